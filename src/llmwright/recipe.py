@@ -1,0 +1,334 @@
+"""Recipes: what to build, as typed data.
+
+A recipe is YAML. Every key has a type, a default that works and a sentence here; `key.sub=value` on the command line
+overrides one. All mistakes in a recipe are reported together, each with the key's path, the value, what is allowed,
+and for an unknown key the nearest known one.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import RequestError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are mistakes, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class Source(Section):
+    """One named corpus.
+
+    `path` is a file, a folder, `python:stdlib` (the standard library's own modules), `python:topics` (the pydoc
+    topic pages) or `hub:owner/name` (a Hugging Face data set, where there is a network).
+    """
+
+    path: str
+    text_key: str = "text"  # the field that holds the text in jsonl, json, csv, tsv and parquet
+    weight: Annotated[float, Field(gt=0)] | None = None  # share of training rows; default: by its size
+
+
+class Clean(Section):
+    """Cleaning, and the thresholds of the quality filters (Gopher rules, Rae et al. 2021, table A1, loosened to
+    let source code through). A document that fails one is dropped and counted under that filter's name."""
+
+    unicode: bool = True  # repair mojibake (ftfy) and normalize to NFC
+    control_characters: bool = True  # remove all but newline and tab
+    min_chars: int = Field(32, ge=0)  # shorter documents are dropped
+    max_chars: int = Field(0, ge=0)  # longer documents are cut into documents of at most this; 0: no limit
+    max_line_chars: int = Field(100_000, ge=0)  # a document with a longer line is dropped (data blobs); 0: no limit
+    min_letter_share: Fraction = 0.25  # letters among the non-space characters
+    max_repeated_line_share: Fraction = 0.6  # repeated lines among all non-blank lines
+    quality: bool = True  # False: none of the four filters above but min_chars and max_chars
+
+
+class Data(Section):
+    """The corpus and how it becomes training, validation and test text."""
+
+    corpus: str | list[str] | dict[str, str | Source] = "python:stdlib"
+    clean: Clean = Clean()
+    exact_duplicates: bool = True  # drop documents whose text was seen before
+    near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = 0.8  # Jaccard threshold; null: keep them
+    split: Literal["hash", "tail"] = "hash"  # hash: whole documents, by a stable hash; tail: the last part of each
+    fractions: tuple[Fraction, Fraction, Fraction] = (0.8, 0.1, 0.1)  # train, validation, test
+    overlap_tokens: int = Field(13, ge=0)  # drop training documents that share so many tokens in a row with the
+    # validation or test text (Brown et al. 2020, appendix C); 0: keep them
+    workers: int = Field(0, ge=0)  # processes; 0: one a core
+    shard_tokens: int = Field(100_000_000, ge=1000)
+
+    @model_validator(mode="after")
+    def _fractions_sum(self):
+        if abs(sum(self.fractions) - 1) > 1e-6 or self.fractions[0] == 0:
+            raise ValueError(f"fractions must add to 1 with a training part, not {list(self.fractions)}")
+        if self.split == "tail" and self.overlap_tokens:
+            object.__setattr__(self, "overlap_tokens", 0)  # the parts of one document may repeat its phrases
+        return self
+
+    def sources(self) -> dict[str, Source]:
+        """The corpus as named sources, in order."""
+        corpus = [self.corpus] if isinstance(self.corpus, str) else self.corpus
+        if isinstance(corpus, list):
+            named: dict[str, Source] = {}
+            for path in corpus:
+                stem = path.split(":")[-1].split("/")[-1] if path.startswith("hub:") else _stem(path)
+                name, n = stem, 2
+                while name in named:
+                    name, n = f"{stem}-{n}", n + 1
+                named[name] = Source(path=path)
+            return named
+        return {name: Source(path=s) if isinstance(s, str) else s for name, s in corpus.items()}
+
+
+def _stem(path: str) -> str:
+    return path.split(":", 1)[1] if path.startswith("python:") else (Path(path).name.split(".")[0] or "text")
+
+
+class Tokenizer(Section):
+    """Trained on the training text, or loaded from `path`."""
+
+    kind: Literal["bpe", "unigram", "wordpiece", "chars", "bytes"] = "bpe"
+    vocab_size: int = Field(4096, ge=256, le=262_144)  # not for chars and bytes, which take what the text has
+    path: str | None = None  # a tokenizer.json, a model directory, vocab.bpe, vocab.txt or a SentencePiece .model
+    sample_bytes: int = Field(64_000_000, ge=1)  # of training text to train on
+
+
+class Model(Section):
+    """The shape. Published families only, so that what is trained loads everywhere."""
+
+    family: Literal["llama", "qwen3", "gpt2"] = "qwen3"
+    start_from: str | None = None  # a model directory: its weights and shape, and this recipe's training
+    d_model: Positive = 256
+    n_layers: Positive = 4
+    n_heads: Positive = 4
+    n_kv_heads: Positive | None = None  # default: n_heads
+    head_dim: Positive | None = None  # default: d_model / n_heads
+    d_ff: Positive | None = None  # default: 8/3 of the width when gated, rounded up to 64; 4 times when not
+    context: Positive = 512
+    tie_embeddings: bool = True
+    rope_theta: float = Field(10_000.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)  # where the family has it
+
+
+class Stage(Section):
+    """From this fraction of the training on, these shares of the tokens."""
+
+    start: Fraction
+    mixture: dict[str, Annotated[float, Field(ge=0)]]
+
+
+class Optimizer(Section):
+    """AdamW (Loshchilov & Hutter 2019) on everything, or Muon (Jordan et al. 2024) on the blocks' matrices with AdamW
+    on the rest."""
+
+    name: Literal["adamw", "muon"] = "muon"
+    lr: float = Field(3e-3, gt=0)  # AdamW's
+    muon_lr: float = Field(0.02, gt=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    momentum: Fraction = 0.95  # Muon's
+    weight_decay: float = Field(0.1, ge=0)  # decoupled, on matrices only
+    clip: float = Field(1.0, ge=0)  # of the gradient's norm; 0: none
+
+
+class Schedule(Section):
+    """The learning rate over the training. `wsd`: warm-up, stable, decay (Hu et al. 2024); `cosine`: Loshchilov &
+    Hutter 2017, after the warm-up."""
+
+    name: Literal["wsd", "cosine", "constant"] = "wsd"
+    warmup: Fraction = 0.02  # of the training
+    decay: Fraction = 0.65  # of the training, wsd only
+    final: Fraction = 0.0  # learning rate at the end, as a share of the peak
+
+
+class Train(Section):
+    """The one loop."""
+
+    steps: Positive | None = None
+    max_minutes: Annotated[float, Field(gt=0)] | None = None  # wall clock; the schedule follows it
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    batch: Positive = 16  # rows a micro-batch
+    accumulate: Positive = 1  # micro-batches a step
+    context: Positive | None = None  # tokens a row; default: the model's
+    growth: list[tuple[Fraction, Positive, Positive]] = []  # [from this fraction on, context, batch], ascending
+    rows: Literal["packed", "window"] = "packed"
+    stride: Positive | None = None  # window only; default: the context
+    mixture: dict[str, Annotated[float, Field(ge=0)]] = {}  # shares of the tokens by source; default: by size
+    curriculum: list[Stage] = []
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: measured, the faster one
+    activation_checkpointing: bool = False
+    compile: bool = False
+    eval_every: int = Field(100, ge=0)  # steps; 0: only at the end
+    eval_tokens: Positive = 100_000  # of the validation text, the same each time
+    sample_every: int = Field(0, ge=0)  # steps; 0: never
+    prompts: list[str] = []
+    sample_tokens: Positive = 64
+    save_every: int = Field(0, ge=0)  # steps; 0: every save_minutes
+    save_minutes: float = Field(5.0, gt=0)
+    keep_last: Positive = 2  # checkpoints; the best one is always kept as well
+    patience: int = Field(0, ge=0)  # evaluations without improvement before stopping; 0: never
+    max_bad_steps: Positive = 5  # non-finite steps in a row before stopping
+    tensorboard: bool = True
+    device: str = "auto"
+
+    @model_validator(mode="after")
+    def _some_end(self):
+        if not (self.steps or self.max_minutes or self.epochs):
+            raise ValueError("give at least one of steps, max_minutes and epochs: it says when the training ends")
+        starts = [g[0] for g in self.growth]
+        if starts != sorted(starts):
+            raise ValueError(f"growth must be in ascending order of its first numbers, not {starts}")
+        return self
+
+
+class Eval(Section):
+    """What is measured on the test text when the training is done."""
+
+    tokens: Positive | None = None  # of the test text; default: all
+    prompts: list[str] = []  # completions to show
+    completions: int = Field(0, ge=0)  # sampled completions to check with `check`
+    check: Literal["python"] | None = None  # python: the share of completions that parse
+    max_tokens: Positive = 96
+    temperature: float = Field(0.8, ge=0)
+    top_p: Fraction = 0.95
+
+
+class Recipe(Section):
+    """A whole build, from text to a measured model."""
+
+    name: str = Field("model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    out: str | None = None  # default: runs/NAME
+    seed: int = Field(1337, ge=0, lt=2**31)
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    train: Train
+    eval: Eval = Eval()
+
+    @model_validator(mode="after")
+    def _agree(self):
+        known = self.data.sources()
+        mixtures = [("train.mixture", self.train.mixture)]
+        mixtures += [(f"train.curriculum.{i}.mixture", s.mixture) for i, s in enumerate(self.train.curriculum)]
+        for where, mixture in mixtures:
+            for name in mixture:
+                if name not in known:
+                    raise ValueError(f"{where}.{name}: there is no such source in data.corpus: {', '.join(known)}")
+        for _, context, _ in self.train.growth:
+            if context > self.model.context:
+                raise ValueError(f"train.growth: context {context} is beyond model.context {self.model.context}")
+        if self.train.context and self.train.context > self.model.context:
+            raise ValueError(f"train.context {self.train.context} is beyond model.context {self.model.context}")
+        return self
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.out).expanduser() if self.out else Path("runs") / self.name
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load(path: str | Path, overrides: list[str] = (), *, needs_train: bool = True) -> Recipe:
+    """Read the recipe at `path` and apply `key.sub=value` overrides (values are YAML).
+
+    Raises RequestError that lists every mistake, one line each.
+    """
+    path = Path(path).expanduser()
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read as text: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise RequestError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', None) or error}") from None
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise RequestError(f"{path}: a recipe is a mapping of keys to values, not {type(tree).__name__}")
+    return parse(tree, overrides, where=str(path))
+
+
+def parse(tree: dict, overrides: list[str] = (), *, where: str = "recipe") -> Recipe:
+    """The recipe in `tree` with the overrides applied."""
+    tree = {**tree, **({} if "train" in tree else {"train": {}})}
+    problems = []
+    for override in overrides:
+        problem = _apply(tree, override)
+        if problem:
+            problems.append(problem)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        problems += [_explain(e, tree) for e in error.errors()]
+    if problems:
+        problems = list(dict.fromkeys(problems))
+        head = f"{where}: {len(problems)} mistake{'s' if len(problems) > 1 else ''}"
+        raise RequestError("\n  ".join([head, *problems]))
+    return recipe
+
+
+def _apply(tree: dict, override: str) -> str | None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        return f"{override}: an override is key.sub=value"
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *parents, last = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.get(parent)
+        if child is None:
+            child = node[parent] = {}
+        if not isinstance(child, dict):
+            return f"{key}: {parent} is a value, not a section"
+        node = child
+    node[last] = value
+    return None
+
+
+def _section_keys(location: tuple) -> list[str]:
+    """The keys that may stand at the parent of `location`."""
+    kind: Any = Recipe
+    for part in location[:-1]:
+        fields = getattr(kind, "model_fields", {})
+        kind = fields[part].annotation if part in fields else Source
+    return list(getattr(kind, "model_fields", {}))
+
+
+def _explain(error: dict, tree: dict) -> str:
+    """One pydantic error as one line: path, value, what is allowed."""
+    # a union adds its member's name to the path; a person wrote only keys that stand in the tree
+    path, node = [], tree
+    for part in error["loc"]:
+        if isinstance(node, dict) and (part in node or error["type"] == "missing" and part == error["loc"][-1]):
+            path.append(str(part))
+            node = node.get(part)
+        elif isinstance(node, (list, tuple)) and isinstance(part, int):
+            path.append(str(part))
+            node = node[part] if part < len(node) else None
+    where = ".".join(path) or "recipe"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        known = _section_keys(error["loc"])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys here: {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    if error["type"] == "value_error":
+        return message if where == "recipe" else f"{where}: {message}"
+    value = repr(error.get("input"))
+    value = value if len(value) <= 60 else value[:57] + "..."
+    return f"{where}: {value} is not allowed: {message[0].lower()}{message[1:]}"
