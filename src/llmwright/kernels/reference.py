@@ -1,0 +1,69 @@
+"""The hot operations, written to be read: plain PyTorch, one definition each.
+
+Every faster implementation in this folder is tested against these. Shapes: B batch, T query positions, S key positions,
+H heads, K key-value heads, C head width, D model width, F feed-forward width, V vocabulary, N rows.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension; statistics in float32 (Zhang & Sennrich 2019).
+
+    `x` (..., D), `weight` (D,) of any floating dtype; the result has x's shape and dtype.
+    """
+    x32 = x.float()
+    x32 = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps)
+    return (x32 * weight.float()).to(x.dtype)
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the channel pairs (c, c + C/2) by their position's angles (Su et al. 2021, equation 34; the half-split
+    pairing of the published Llama weights).
+
+    `x` (B, T, H, C); `cos`, `sin` (B or 1, T, C/2) float32; the result has x's shape and dtype.
+    """
+    cos, sin = cos[:, :, None, :], sin[:, :, None, :]
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) · up, both (..., F) (Shazeer 2020, equation 6)."""
+    return F.silu(gate) * up
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False,
+    scale: float | None = None, dropout: float = 0.0,
+) -> Tensor:
+    """softmax(QKᵀ·scale + mask)·V for each head (Vaswani et al. 2017, equation 1).
+
+    `q` (B, T, H, C); `k`, `v` (B, S, K, C), each key-value head serving H/K query heads in turn. `causal`: the last
+    query stands at the last key, and none sees a key after it. `mask`, broadcast to (B, H, T, S), is added to the scores when
+    floating, and says where to look when boolean; it goes on top of `causal`. `scale` is 1/sqrt(C) unless given.
+    `dropout` is the probability of dropping an attention weight. Returns (B, T, H, C).
+    """
+    T, H, C = q.shape[1:]
+    S, K = k.shape[1:3]
+    k, v = (t.repeat_interleave(H // K, dim=2) for t in (k, v))  # (B, S, H, C)
+    scores = torch.einsum("bthc,bshc->bhts", q, k).float() * (C**-0.5 if scale is None else scale)
+    if causal:
+        later = torch.ones(T, S, dtype=torch.bool, device=q.device).triu(S - T + 1)
+        scores = scores.masked_fill(later, float("-inf"))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    weights = F.dropout(scores.softmax(dim=-1), dropout)  # (B, H, T, S)
+    return torch.einsum("bhts,bshc->bthc", weights.to(v.dtype), v)
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
+    """The sum over rows of -log softmax(hidden · weightᵀ)[target], in nats, float32, as a scalar.
+
+    `hidden` (N, D), `weight` (V, D), `targets` (N,) int64; rows whose target is `ignore_index` count nothing. A sum,
+    not a mean, so that the caller can divide by the number of valid tokens over all micro-batches and ranks.
+    """
+    logits = hidden @ weight.to(hidden.dtype).T  # (N, V)
+    return F.cross_entropy(logits.float(), targets, ignore_index=ignore_index, reduction="sum")
