@@ -1,0 +1,1 @@
+"""What a transformer is. This package knows nothing of files, training, serving or parallelism."""

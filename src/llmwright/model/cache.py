@@ -1,0 +1,31 @@
+"""Keys and values of the positions already seen, so that generating a token costs one position's work.
+
+Room for `capacity` positions is taken once; `append` writes at the end and returns views, copying nothing that is there.
+"""
+
+import torch
+from torch import Tensor
+
+from .config import ModelConfig
+
+
+class KVCache:
+    """`keys`, `values`: one (B, capacity, K, C) tensor a layer. `length`: positions held, the same in every layer."""
+
+    def __init__(self, config: ModelConfig, batch: int, capacity: int, dtype=torch.float32, device="cpu"):
+        a = config.attention
+        shape = (config.n_layers, batch, capacity, a.n_kv_heads, a.head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.n_layers, self.capacity, self.length = config.n_layers, capacity, 0
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add `k`, `v` (B, T, K, C) of one layer; returns all of that layer, (B, S, K, C)."""
+        start, end = self.length, self.length + k.shape[1]
+        if end > self.capacity:
+            raise ValueError(f"the cache holds {self.capacity} positions; {end} are needed")
+        self.keys[layer, :, start:end] = k
+        self.values[layer, :, start:end] = v
+        if layer == self.n_layers - 1:
+            self.length = end
+        return self.keys[layer, :, :end], self.values[layer, :, :end]
