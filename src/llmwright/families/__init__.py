@@ -1,0 +1,31 @@
+"""Published families: one small file each, one line each here."""
+
+import difflib
+
+from ..errors import RequestError
+from ..model.config import ModelConfig
+from .family import Family
+from .gpt2 import GPT2
+from .llama import LLAMA, QWEN3
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (LLAMA, QWEN3, GPT2)}
+
+
+def find(model_type: str | None) -> Family:
+    """The family that calls itself `model_type`."""
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    near = difflib.get_close_matches(str(model_type), FAMILIES, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise RequestError(f"model_type {model_type!r} is not supported; supported: {', '.join(FAMILIES)}{hint}")
+
+
+def read_config(config: dict) -> ModelConfig:
+    """A published `config.json` as our composition."""
+    return find(config.get("model_type")).read(config)
+
+
+def write_config(config: ModelConfig) -> dict:
+    """Our composition as a published `config.json`."""
+    family = find(config.family)
+    return {"model_type": family.model_type, "architectures": [family.architecture], **family.write(config)}

@@ -1,0 +1,103 @@
+"""Writing so that a kill at any instant leaves either the old or the new, never a half.
+
+A file or folder is written under another name beside its place, synced to the disk, and renamed.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..errors import WorkError
+
+
+def sync(path: Path) -> None:
+    """Force a file's or folder's content onto the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path):
+    """A full disk or a refused write as one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WorkError(f"{path}: the disk is full; nothing there was changed. Free some space and go on") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise WorkError(f"{path}: no permission to write there") from error
+        raise
+    except Exception as error:  # safetensors wraps the system's error in its own
+        if "No space left" in str(error) or "os error 28" in str(error):
+            raise WorkError(f"{path}: the disk is full; nothing there was changed. Free some space and go on") from error
+        raise
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write `content` at `path`, atomically."""
+    data = content.encode() if isinstance(content, str) else content
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+def write_json(path: Path, value) -> None:
+    write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_directory(path: Path):
+    """A folder to fill; at the end it is synced and takes `path`'s place, an older one there is removed. On an error
+    nothing of it stays."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new-"))
+        try:
+            yield aside
+            for file in sorted(aside.rglob("*")):
+                sync(file)
+            sync(aside)
+            os.chmod(aside, 0o755)
+            replace_directory(aside, path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+def replace_directory(new: Path, path: Path) -> None:
+    """Rename `new` to `path`; what stood there goes away after the new one is in place."""
+    if path.is_symlink() or path.exists():
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old-")) / path.name
+        os.rename(path, old)
+        os.rename(new, path)
+        shutil.rmtree(old.parent, ignore_errors=True)
+    else:
+        os.rename(new, path)
+    sync(path.parent)
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` a relative symbolic link to `target`, atomically."""
+    aside = link.with_name(f".{link.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        aside.unlink()
+    os.symlink(target, aside)
+    os.replace(aside, link)

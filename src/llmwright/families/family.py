@@ -1,0 +1,55 @@
+"""What a family is: a published configuration and published weight names, each read and written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import RequestError
+from ..model.config import ModelConfig
+from .names import Rule
+
+
+@dataclass(frozen=True)
+class Family:
+    """`model_type` and `architecture` are what `config.json` says of itself.
+
+    `read(config.json) → ModelConfig` and `write(ModelConfig) → config.json` are inverse for every field that
+    matters; `rules(ModelConfig)` lists the weights. `ignored` are endings of published names that hold no weights
+    (masks, rotary tables). `prefix` may be missing from published names.
+    """
+
+    model_type: str
+    architecture: str
+    read: Callable[[dict], ModelConfig]
+    write: Callable[[ModelConfig], dict]
+    rules: Callable[[ModelConfig], list[Rule]]
+    prefix: str = ""
+    ignored: tuple[str, ...] = ()
+
+
+def need(config: dict, key: str):
+    """`config[key]`, or a clear error."""
+    if config.get(key) is None:
+        raise RequestError(f"config.json: {key} is missing; a {config.get('model_type')} configuration needs it")
+    return config[key]
+
+
+def refuse(config: dict, key: str, allowed: tuple) -> None:
+    """Raise unless `config[key]` is absent or one of `allowed`."""
+    if key in config and config[key] not in allowed:
+        said = ", ".join(repr(a) for a in allowed)
+        raise RequestError(f"config.json: {key} = {config[key]!r} is not supported; supported: {said}")
+
+
+def special_tokens(config: dict) -> tuple[tuple[str, int], ...]:
+    """(("bos", id), …) from `bos_token_id` and so on; of several end tokens, the first."""
+    found = []
+    for name in ("bos", "eos", "pad"):
+        value = config.get(f"{name}_token_id")
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, int):
+            found.append((name, value))
+    return tuple(found)
+
+
+def write_special_tokens(config: ModelConfig) -> dict:
+    return {f"{name}_token_id": config.special(name) for name in ("bos", "eos", "pad")}
