@@ -1,0 +1,64 @@
+"""Metrics as curves: one value a step, thinned to what a screen can show.
+
+Thinning keeps the lowest and the highest point of every stretch (Jugel et al. 2014, "M4"), so a spike of one step in a
+million survives, which a plain stride would lose.
+"""
+
+import math
+
+import numpy as np
+
+
+def undo_replays(lines: list[dict]) -> list[dict]:
+    """A resumed run repeats the steps after its last checkpoint; what it wrote there the first time no longer counts.
+
+    A line whose step is below the one before it starts such a replay: earlier lines from that step on are dropped.
+    """
+    kept: list[dict] = []
+    for line in lines:
+        step = line.get("step")
+        if not isinstance(step, (int, float)):
+            continue
+        if kept and step < kept[-1]["step"]:
+            while kept and kept[-1]["step"] >= step:
+                kept.pop()
+        kept.append(line)
+    return kept
+
+
+def number(value) -> float:
+    """`value` as a float; what is absent, null or no number becomes NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    return float(value)
+
+
+def column(lines: list[dict], key: str, x: str = "step") -> tuple[np.ndarray, np.ndarray]:
+    """The finite values of `key` and where they stand: two float64 arrays of equal length."""
+    points = [(number(line.get(x)), number(line[key])) for line in lines if key in line]
+    table = np.array(points, dtype=np.float64).reshape(-1, 2)
+    table = table[np.isfinite(table).all(axis=1)]
+    return table[:, 0], table[:, 1]
+
+
+def thin(y: np.ndarray, limit: int = 1200) -> np.ndarray:
+    """Indices, ascending, of at most `limit` points of `y`: the first, the last, and of each stretch the extremes."""
+    if len(y) <= limit:
+        return np.arange(len(y))
+    edges = np.linspace(0, len(y), max(1, (limit - 2) // 2) + 1).astype(int)
+    keep = {0, len(y) - 1}
+    for start, end in zip(edges[:-1], edges[1:]):
+        keep.add(start + int(np.argmin(y[start:end])))
+        keep.add(start + int(np.argmax(y[start:end])))
+    return np.array(sorted(keep))
+
+
+def smooth(y: np.ndarray, window: int) -> np.ndarray:
+    """The centred mean over `window` points, over fewer at both ends: same length, no lag."""
+    if window <= 1 or len(y) < 3:
+        return y
+    half = window // 2
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    centre = np.arange(len(y))
+    low, high = np.maximum(centre - half, 0), np.minimum(centre + half + 1, len(y))
+    return (total[high] - total[low]) / (high - low)

@@ -1,0 +1,119 @@
+"""The page's words: what this model is, the figures a reader looks for first, and what to try next."""
+
+import math
+import os
+import shlex
+from pathlib import Path
+
+from ..progress import amount, clock
+from .datacard import split_bytes
+from .series import number
+
+FAMILIES = {"llama": "Llama", "qwen3": "Qwen3", "gpt2": "GPT-2"}
+
+
+def lede(recipe, plan, card, result) -> str:
+    """One sentence: what this model is and what it was made from."""
+    shape = recipe.get("model") if isinstance(recipe.get("model"), dict) else {}
+    family = FAMILIES.get(shape.get("family"), shape.get("family"))
+    parameters = plan.get("parameters") if isinstance(plan.get("parameters"), dict) else {}
+    size = f"{amount(number(parameters['total']), '').strip()}-parameter " if number(parameters.get("total")) > 0 else ""
+    words = f"A {size}{family + ' ' if family else ''}language model"
+    if shape.get("n_layers") and shape.get("d_model"):
+        words += f", {shape['n_layers']} layers deep and {shape['d_model']} wide"
+    size, _ = split_bytes(card, "train")
+    if size > 0:
+        words += f", trained {'on' if shape.get('start_from') else 'from scratch on'} {amount(size, 'B')} of text"
+    if number(result.get("seconds")) > 0:
+        words += f" in {_duration(result['seconds'])}"
+    return words + "."
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words: 45 seconds, 4.2 minutes, 3.1 hours."""
+    for limit, size, unit in ((90, 1, "seconds"), (5400, 60, "minutes"), (172_800, 3600, "hours")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}" if size == 1 else f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def headline(sections: dict, result: dict) -> list[dict]:
+    """The few figures a reader looks for first: quality, then cost. What was not measured is left out."""
+    scores = sections["test"].get("scores", {})
+    final = result.get("final") if isinstance(result.get("final"), dict) else {}
+    figures = []
+
+    def add(label, value, show, unit="", note=""):
+        if math.isfinite(number(value)):
+            figures.append({"label": label, "value": show(number(value)), "unit": unit, "note": note})
+
+    tested = "on unseen test text"
+    add("Bits a byte", scores.get("bits_per_byte"), "{:.3f}".format, note=tested)
+    if not figures:
+        add("Bits a byte", final.get("val_bpb"), "{:.3f}".format, note="on validation text")
+        add("Validation loss", final.get("val_loss"), "{:.3f}".format, "nats", "a token")
+    add("Perplexity", scores.get("perplexity_per_token"), "{:.1f}".format, note="a token, on the same text")
+    checked = f"of {scores['check_n']} sampled completions" if scores.get("check_n") else "of sampled completions"
+    add("Valid Python", scores.get("parse_share"), lambda v: f"{100 * v:.0f}", "%", checked)
+    steps = f"{int(result['steps']):,} steps, " if number(result.get("steps")) > 0 else ""
+    seen = f"{steps}{amount(number(result['tokens']), '').strip()} tokens" if number(result.get("tokens")) > 0 else ""
+    add("Training time", result.get("seconds"), clock, note=seen)
+    mfu = sections["training"].get("mfu")
+    add("Tokens a second", result.get("tokens_per_second"), "{:,.0f}".format,
+        note=f"{100 * mfu:.0f} % of the machine's matrix rate" if mfu else "")
+    memory = number(result.get("peak_memory"))
+    if math.isfinite(memory):
+        value, unit = amount(memory, "B").split(" ")
+        figures.append({"label": "Peak memory", "value": value, "unit": unit, "note": "of the whole process"})
+    return figures
+
+
+def test_facts(scores: dict) -> list[tuple[str, str]]:
+    shown = (
+        ("Bits a byte", "bits_per_byte", "{:.4f}".format), ("Perplexity a token", "perplexity_per_token", "{:.2f}".format),
+        ("Loss a token", "loss", "{:.4f} nats".format), ("Test tokens", "tokens", lambda v: amount(v, "")),
+        ("Test text", "bytes", lambda v: amount(v, "B")), ("Completions that parse", "parse_share", "{:.1%}".format),
+    )
+    return [(label, show(number(scores[key]))) for label, key, show in shown if math.isfinite(number(scores.get(key)))]
+
+
+def environment(manifest: dict) -> list[tuple[str, str]]:
+    machine = manifest.get("machine") if isinstance(manifest.get("machine"), dict) else {}
+    facts = []
+    for key, value in machine.items():
+        if value not in (None, "", [], {}):
+            value = amount(value, "B") if key == "memory" and isinstance(value, (int, float)) else value
+            facts.append((key.replace("_", " "), str(value)))
+    for label, key in (("llmwright", "code_version"), ("seeds", "seeds"), ("data", "data_fingerprint")):
+        value = manifest.get(key)
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        if value not in (None, "", []):
+            facts.append((label, str(value)[:16] if key == "data_fingerprint" else str(value)))
+    return facts
+
+
+def next_steps(run: Path, recipe: dict) -> list[dict]:
+    """Commands to go on with, for this very run."""
+    here = Path(os.path.relpath(run)) if run.is_absolute() and run.is_relative_to(Path.cwd()) else run
+    path, model = shlex.quote(str(here / "recipe.yaml")), shlex.quote(str(here / "model"))
+    name = recipe.get("name") or run.name
+    train = recipe.get("train") if isinstance(recipe.get("train"), dict) else {}
+    prompts = [p for p in train.get("prompts") or [] if isinstance(p, str)]
+    prompt = shlex.quote(prompts[0] if prompts else "Once upon a time")
+    out = f" out={shlex.quote(str(recipe['out']) + '-longer')}" if recipe.get("out") else ""
+    longer = f"train.max_minutes={2 * float(train['max_minutes']):g}" if train.get("max_minutes") else (
+        f"train.steps={2 * int(train['steps'])}" if train.get("steps") else "train.epochs=2")
+    own = f" out={shlex.quote(str(recipe['out']) + '-notes')}" if recipe.get("out") else ""
+    return [
+        {"why": "Let it write.", "command": f"llmwright generate {model} {prompt}"},
+        {"why": "Train twice as long, and compare the two reports.",
+         "command": f"llmwright build {path} name={shlex.quote(f'{name}-longer')} {longer}{out}"},
+        {"why": "The same recipe on your own text.",
+         "command": f"llmwright build {path} name=notes data.corpus=~/notes{own}"},
+        {"why": "See what a larger model would cost before you pay for it.",
+         "command": f"llmwright plan {path} model.d_model=512 model.n_layers=8"},
+        {"why": "Load it in any tool that reads Hugging Face directories.",
+         "command": f"python -c \"from transformers import pipeline; print(pipeline('text-generation', '{here / 'model'}')"
+                    f"('def ')[0]['generated_text'])\""},
+    ]

@@ -1,0 +1,38 @@
+"""Text on the page: samples through training, completions of the test, tokens of an example."""
+
+from pathlib import Path
+
+from .inputs import Missing, read_json, read_lines
+from .series import undo_replays
+
+MOST_STEPS = 60  # positions of the samples' slider
+
+
+def _after_prompt(prompt: str, text: str) -> dict:
+    """Prompt and continuation apart, whether or not `text` repeats the prompt."""
+    return {"prompt": prompt, "text": text[len(prompt):] if prompt and text.startswith(prompt) else text}
+
+
+def samples(run: Path) -> dict:
+    """Sample texts grouped by step, ascending; evenly fewer when there are very many. Raises Missing."""
+    by_step: dict[int, list[dict]] = {}
+    for line in undo_replays(read_lines(run / "samples.jsonl")):
+        prompt, text = str(line.get("prompt") or ""), str(line.get("text") or "")
+        by_step.setdefault(int(line["step"]), []).append(_after_prompt(prompt, text))
+    steps = [{"step": step, "texts": by_step[step]} for step in sorted(by_step)]
+    if not steps:
+        raise Missing("samples.jsonl holds no sample.")
+    if len(steps) > MOST_STEPS:
+        last = len(steps) - 1
+        steps = [steps[round(i * last / (MOST_STEPS - 1))] for i in range(MOST_STEPS)]
+    return {"steps": steps}
+
+
+def test(run: Path) -> dict:
+    """What was measured on the test text, and the completions. Raises Missing."""
+    scores = read_json(run / "eval.json")
+    completions = [
+        {**_after_prompt(str(c.get("prompt") or ""), str(c.get("text") or "")), "parses": c.get("parses")}
+        for c in scores.get("completions") or [] if isinstance(c, dict)
+    ]
+    return {"scores": scores, "completions": completions[:12]}
