@@ -56,7 +56,7 @@ def costs(run: Path) -> dict:
     rows = [
         _row("Training time", seconds, result.get("seconds"), clock),
         _row("Peak memory", memory.get("total"), result.get("peak_memory"), lambda v: amount(v, "B")),
-        _row("Tokens a second", rate, result.get("tokens_per_second"), lambda v: f"{v:,.0f}"),
+        _row("Tokens/s", rate, result.get("tokens_per_second"), lambda v: f"{v:,.0f}"),
         _row("Tokens seen", tokens, result.get("tokens"), lambda v: amount(v, "")),
     ]
     bars = []

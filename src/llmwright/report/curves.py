@@ -39,7 +39,7 @@ def _train_and_val(train, val, unit: str, name: str) -> list[dict]:
             traces.append(_line(x, y, "each batch", "var(--train)", width=1, opacity=0.28, hoverinfo="skip"))
         traces.append(_line(x, smooth(y, _window(len(y))), "train", "var(--train)", hovertemplate=hover))
     if len(val[0]):
-        marks = {"mode": "lines+markers", "marker": {"color": "var(--val)", "size": 6}}
+        marks = {"mode": "lines+markers", "cliponaxis": False, "marker": {"color": "var(--val)", "size": 6}}
         traces.append(_line(*val, "validation", "var(--val)", hovertemplate=hover, **marks))
     return [{**trace, "meta": name} for trace in traces]
 
@@ -52,18 +52,19 @@ def loss_figure(lines: list[dict]) -> dict:
     train, val, bits = column(lines, "loss"), column(lines, "val_loss"), column(lines, "val_bpb")
     if not len(train[0]) and not len(val[0]):
         raise Missing("metrics.jsonl holds no loss yet.")
-    data = _train_and_val(train, val, "nats a token", "token")
+    data = _train_and_val(train, val, "nats per token", "token")
     if len(bits[0]):
         pairs = [(l["val_bpb"], l["val_loss"]) for l in lines if l.get("val_bpb") and l.get("val_loss")]
         per_nat = np.mean([bpb / nats for bpb, nats in pairs]) if pairs else None
         train_bits = (train[0], train[1] * per_nat) if per_nat else (train[0][:0], train[1][:0])
-        data += [{**trace, "visible": False} for trace in _train_and_val(train_bits, bits, "bits a byte", "byte")]
+        data += [{**trace, "visible": False} for trace in _train_and_val(train_bits, bits, "bits per byte", "byte")]
     best = None
     if len(val[0]):
         at = int(np.argmin(val[1]))
         best = {"step": int(val[0][at]), "loss": float(val[1][at])}
+    last = max(series[0][-1] for series in (train, val) if len(series[0]))
     layout = {
-        "xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "loss"}},
+        "xaxis": {"title": {"text": "step"}, "range": [0, float(last)]}, "yaxis": {"title": {"text": "loss"}},
         "legend": {"x": 1, "y": 1, "xanchor": "right", "yanchor": "top"}, "showlegend": True,
     }
     return {"id": "loss", "data": data, "layout": layout, "height": 400, "bits": len(bits[0]) > 0, "best": best}
@@ -90,7 +91,7 @@ def training(lines: list[dict]) -> dict:
     loss = loss_figure(lines)
     small = [
         _small(lines, "lr", "lr", "Learning rate", "var(--ink-2)", "%{y:.2e}"),
-        _small(lines, "tokens_per_second", "speed", "Tokens a second", "var(--ink-2)", "%{y:,.0f}", smoothed=True),
+        _small(lines, "tokens_per_second", "speed", "Tokens/s", "var(--ink-2)", "%{y:,.0f}", smoothed=True),
         _small(lines, "grad_norm", "grad", "Gradient norm", "var(--ink-2)", "%{y:.3g}", log=True, smoothed=True),
     ]
     _, mfu = column(lines, "mfu")

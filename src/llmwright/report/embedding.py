@@ -74,11 +74,15 @@ def frequencies(data: Path, vocab_size: int) -> np.ndarray:
 
 
 def visible(token: bytes) -> str:
-    """A token as a person can see it: spaces, line ends and tabs drawn, bytes that are no text in hexadecimal."""
+    """A token as a person can see it: spaces, line ends and tabs drawn, bytes that are no text in hexadecimal.
+
+    A run of four or more of one kind is drawn once with its count: ␣×8.
+    """
     try:
         text = token.decode("utf-8")
     except UnicodeDecodeError:
         return " ".join(f"{byte:02X}" for byte in token)
+    text = re.sub(r"( {4,}|\n{4,}|\t{4,})", lambda run: f"{run[0][0]}×{len(run[0])}", text)
     text = text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
     return "".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in text)
 

@@ -48,7 +48,11 @@
     if (!button) return;
     for (const other of all("button", choice)) other.setAttribute("aria-pressed", other === button);
     if (choice.dataset.set === "meta") for (const trace of figure.data) trace.visible = trace.meta === button.dataset.value;
-    else figure.layout.xaxis.type = button.dataset.value;
+    else {
+      const axis = figure.layout.xaxis, log = button.dataset.value === "log";
+      figure.last ??= axis.range[1];
+      Object.assign(axis, { type: button.dataset.value, range: log ? [0, Math.log10(figure.last)] : [0, figure.last] });
+    }
     draw(figure);
   });
 

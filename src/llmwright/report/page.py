@@ -85,7 +85,7 @@ def _tokens(run, recipe, card, test, task) -> tuple[dict, dict]:
         statistics["facts"] = [
             ("Kind", {"bpe": "byte-level BPE"}.get(statistics["kind"], statistics["kind"])),
             ("Vocabulary", f"{statistics['vocab_size']:,}"),
-            ("Bytes a token", f"{statistics['bytes_per_token']:.2f}" if statistics["bytes_per_token"] else "—"),
+            ("Bytes per token", f"{statistics['bytes_per_token']:.2f}" if statistics["bytes_per_token"] else "—"),
             ("Special tokens", ", ".join(statistics["specials"]) or "none"),
         ]
     task.advance()

@@ -4,6 +4,7 @@ Thinning keeps the lowest and the highest point of every stretch (Jugel et al. 2
 million survives, which a plain stride would lose.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -47,18 +48,22 @@ def thin(y: np.ndarray, limit: int = 1200) -> np.ndarray:
         return np.arange(len(y))
     edges = np.linspace(0, len(y), max(1, (limit - 2) // 2) + 1).astype(int)
     keep = {0, len(y) - 1}
-    for start, end in zip(edges[:-1], edges[1:]):
+    for start, end in itertools.pairwise(edges):
         keep.add(start + int(np.argmin(y[start:end])))
         keep.add(start + int(np.argmax(y[start:end])))
     return np.array(sorted(keep))
 
 
 def smooth(y: np.ndarray, window: int) -> np.ndarray:
-    """The centred mean over `window` points, over fewer at both ends: same length, no lag."""
+    """The centred mean over `window` points: same length, no lag.
+
+    At the start the window is as short before a point as after it, since a loss falls too steeply there for anything
+    else; at the end it only loses the points that are not there yet.
+    """
     if window <= 1 or len(y) < 3:
         return y
-    half = window // 2
     total = np.concatenate([[0.0], np.cumsum(y)])
     centre = np.arange(len(y))
-    low, high = np.maximum(centre - half, 0), np.minimum(centre + half + 1, len(y))
+    half = np.minimum(window // 2, centre)
+    low, high = centre - half, np.minimum(centre + half + 1, len(y))
     return (total[high] - total[low]) / (high - low)

@@ -18,7 +18,7 @@ def lede(recipe, plan, card, result) -> str:
     family = FAMILIES.get(shape.get("family"), shape.get("family"))
     parameters = plan.get("parameters") if isinstance(plan.get("parameters"), dict) else {}
     size = f"{amount(number(parameters['total']), '').strip()}-parameter " if number(parameters.get("total")) > 0 else ""
-    words = f"A {size}{family + ' ' if family else ''}language model"
+    words = f"A {size}{family + '-style ' if family else ''}language model"
     if shape.get("n_layers") and shape.get("d_model"):
         words += f", {shape['n_layers']} layers deep and {shape['d_model']} wide"
     size, _ = split_bytes(card, "train")
@@ -48,30 +48,30 @@ def headline(sections: dict, result: dict) -> list[dict]:
             figures.append({"label": label, "value": show(number(value)), "unit": unit, "note": note})
 
     tested = "on unseen test text"
-    add("Bits a byte", scores.get("bits_per_byte"), "{:.3f}".format, note=tested)
+    add("Bits per byte", scores.get("bits_per_byte"), "{:.3f}".format, note=tested)
     if not figures:
-        add("Bits a byte", final.get("val_bpb"), "{:.3f}".format, note="on validation text")
-        add("Validation loss", final.get("val_loss"), "{:.3f}".format, "nats", "a token")
-    add("Perplexity", scores.get("perplexity_per_token"), "{:.1f}".format, note="a token, on the same text")
+        add("Bits per byte", final.get("val_bpb"), "{:.3f}".format, note="on validation text")
+        add("Validation loss", final.get("val_loss"), "{:.3f}".format, "nats", "per token")
+    add("Perplexity", scores.get("perplexity_per_token"), "{:.1f}".format, note="per token, same text")
     checked = f"of {scores['check_n']} sampled completions" if scores.get("check_n") else "of sampled completions"
     add("Valid Python", scores.get("parse_share"), lambda v: f"{100 * v:.0f}", "%", checked)
     steps = f"{int(result['steps']):,} steps, " if number(result.get("steps")) > 0 else ""
     seen = f"{steps}{amount(number(result['tokens']), '').strip()} tokens" if number(result.get("tokens")) > 0 else ""
     add("Training time", result.get("seconds"), clock, note=seen)
     mfu = sections["training"].get("mfu")
-    add("Tokens a second", result.get("tokens_per_second"), "{:,.0f}".format,
-        note=f"{100 * mfu:.0f} % of the machine's matrix rate" if mfu else "")
+    add("Tokens/s", result.get("tokens_per_second"), "{:,.0f}".format,
+        note=f"{100 * mfu:.0f} % of this machine's peak" if mfu else "")
     memory = number(result.get("peak_memory"))
     if math.isfinite(memory):
         value, unit = amount(memory, "B").split(" ")
-        figures.append({"label": "Peak memory", "value": value, "unit": unit, "note": "of the whole process"})
+        figures.append({"label": "Peak memory", "value": value.removesuffix(".0"), "unit": unit, "note": "of the whole process"})
     return figures
 
 
 def test_facts(scores: dict) -> list[tuple[str, str]]:
     shown = (
-        ("Bits a byte", "bits_per_byte", "{:.4f}".format), ("Perplexity a token", "perplexity_per_token", "{:.2f}".format),
-        ("Loss a token", "loss", "{:.4f} nats".format), ("Test tokens", "tokens", lambda v: amount(v, "")),
+        ("Bits per byte", "bits_per_byte", "{:.4f}".format), ("Perplexity per token", "perplexity_per_token", "{:.2f}".format),
+        ("Loss per token", "loss", "{:.4f} nats".format), ("Test tokens", "tokens", lambda v: amount(v, "")),
         ("Test text", "bytes", lambda v: amount(v, "B")), ("Completions that parse", "parse_share", "{:.1%}".format),
     )
     return [(label, show(number(scores[key]))) for label, key, show in shown if math.isfinite(number(scores.get(key)))]
