@@ -1,9 +1,96 @@
 """Each hot operation once, by name, with a readable reference and faster implementations behind it.
 
-`kernels.rms_norm(x, weight, eps)` runs the implementation that `choose` picked for the device and dtype. What each
-operation means is written in `reference.py`, and tests hold every implementation against it.
+What each operation means is written in `reference.py`, and tests hold every implementation against it. For a CPU tensor
+of float32 or bfloat16 the native kernels run (`native.py`: C++ compiled at first use); everything else, and a machine
+without a compiler, gets PyTorch's own operators. `using()` says which. The environment variable LLMWRIGHT_KERNELS
+forces one: "reference", "torch" or "native".
 """
 
-from .reference import attention, linear_cross_entropy, rms_norm, rotary, swiglu
+import functools
+import os
 
-__all__ = ["attention", "linear_cross_entropy", "rms_norm", "rotary", "swiglu"]
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..errors import RequestError
+from . import attention as _attention, cross_entropy as _cross_entropy, fused, native, plain, reference
+
+__all__ = ["attention", "linear_cross_entropy", "rms_norm", "rotary", "swiglu", "token_losses", "using"]
+
+
+@functools.cache
+def _mode() -> str:
+    """"reference", "torch" or "native", chosen once for the process."""
+    asked = os.environ.get("LLMWRIGHT_KERNELS", "")
+    if asked not in ("", "reference", "torch", "native"):
+        raise RequestError(f"LLMWRIGHT_KERNELS={asked}: it must be reference, torch or native")
+    if asked in ("reference", "torch"):
+        return asked
+    if native.library() is not None:
+        return "native"
+    if asked == "native":
+        raise RequestError(f"LLMWRIGHT_KERNELS=native: the kernels cannot be built here: {native.problem()}")
+    return "torch"
+
+
+def using(device: str | torch.device = "cpu") -> dict[str, str]:
+    """Which implementation each operation has on `device`: "reference", "torch" or "native" (float32, bfloat16)."""
+    mode = "torch" if torch.device(device).type != "cpu" and _mode() == "native" else _mode()
+    return {name: mode for name in __all__ if name != "using"}
+
+
+def _native(*tensors: Tensor) -> bool:
+    """Whether the native kernels can take these: plain CPU tensors of one supported dtype, and no compiler tracing."""
+    first = tensors[0]
+    return (
+        first.device.type == "cpu"
+        and first.dtype in native.DTYPES
+        and all(type(t) in (Tensor, Parameter) and t.dtype == first.dtype for t in tensors)
+        and _mode() == "native"
+        and first.numel() > 0
+        and not torch.compiler.is_compiling()
+    )
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    if _native(x):
+        return fused.rms_norm(x, weight, eps)
+    return (reference if _mode() == "reference" else plain).rms_norm(x, weight, eps)
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return fused.rotary(x, cos, sin) if _native(x) else reference.rotary(x, cos, sin)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return fused.swiglu(gate, up) if _native(gate, up) else reference.swiglu(gate, up)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False,
+    scale: float | None = None, dropout: float = 0.0,
+) -> Tensor:
+    if _native(q, k, v) and k.numel() and not dropout and (mask is None or mask.dtype == torch.bool):
+        return _attention.native(q, k, v, mask=mask, causal=causal, scale=scale)
+    run = reference.attention if _mode() == "reference" else _attention.plain
+    return run(q, k, v, mask=mask, causal=causal, scale=scale, dropout=dropout)
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
+    if _mode() == "reference":
+        return reference.linear_cross_entropy(hidden, weight, targets, ignore_index=ignore_index)
+    use_native = _native(hidden)
+    return _cross_entropy.linear_cross_entropy(
+        hidden, weight, targets, ignore_index=ignore_index, use_native=use_native
+    )
+
+
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    if _mode() == "reference":
+        return reference.token_losses(hidden, weight, targets)
+    return _cross_entropy.token_losses(hidden, weight, targets, use_native=_native(hidden))
+
+
+for _name in __all__[:-1]:
+    globals()[_name].__doc__ = getattr(reference, _name).__doc__

@@ -44,7 +44,8 @@ def attention(
     `q` (B, T, H, C); `k`, `v` (B, S, K, C), each key-value head serving H/K query heads in turn. `causal`: the last
     query stands at the last key, and none sees a key after it. `mask`, broadcast to (B, H, T, S), is added to the scores when
     floating, and says where to look when boolean; it goes on top of `causal`. `scale` is 1/sqrt(C) unless given.
-    `dropout` is the probability of dropping an attention weight. Returns (B, T, H, C).
+    `dropout` is the probability of dropping an attention weight. A query that sees no key gets zeros. Returns
+    (B, T, H, C).
     """
     T, H, C = q.shape[1:]
     S, K = k.shape[1:3]
@@ -55,7 +56,8 @@ def attention(
         scores = scores.masked_fill(later, float("-inf"))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    weights = F.dropout(scores.softmax(dim=-1), dropout)  # (B, H, T, S)
+    blind = scores.isneginf().all(dim=-1, keepdim=True)
+    weights = F.dropout(scores.softmax(dim=-1).masked_fill(blind, 0), dropout)  # (B, H, T, S)
     return torch.einsum("bhts,bshc->bthc", weights.to(v.dtype), v)
 
 
@@ -67,3 +69,13 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ign
     """
     logits = hidden @ weight.to(hidden.dtype).T  # (N, V)
     return F.cross_entropy(logits.float(), targets, ignore_index=ignore_index, reduction="sum")
+
+
+@torch.no_grad()
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """-log softmax(hidden · weightᵀ)[target] of each row, in nats, (N,) float32, without gradients, for evaluation.
+
+    `hidden` (N, D), `weight` (V, D), `targets` (N,) int64; a target of -100 gives 0.
+    """
+    logits = hidden @ weight.to(hidden.dtype).T  # (N, V)
+    return F.cross_entropy(logits.float(), targets, reduction="none")
