@@ -1,0 +1,51 @@
+"""What a build and a data directory have come to, for a person at a terminal."""
+
+from pathlib import Path
+
+from ..progress import amount, clock
+
+
+def summary(result: dict) -> str:
+    """The end of a build: test figures, completions, where things are, and what to try next."""
+    out, run, test = [], result["result"], result["test"]
+    path, recipe = result["directory"], result["recipe"]
+    out.append(
+        f"{run['steps']:,} steps, {amount(run['tokens'], 'tokens')} in {clock(run['seconds'])} "
+        f"({run['tokens_per_second']:,.0f} tokens/s, {run['precision']}), peak memory {amount(run['peak_memory'], 'B')}"
+    )
+    if test:
+        out.append(
+            f"{test['split']} text: {test['bits_per_byte']:.3f} bits per byte, perplexity "
+            f"{test['perplexity_per_token']:.2f} per token, on {amount(test['tokens'], 'tokens')} it never saw"
+        )
+        if test.get("parse_share") is not None:
+            ceiling = test.get("parse_share_of_real_text")
+            out.append(
+                f"{test['parse_share']:.0%} of {test['check_n']} sampled completions parse as Python"
+                + (f" (the true continuations, cut the same way: {ceiling:.0%})" if ceiling is not None else "")
+            )
+        for completion in test["completions"]:
+            out += ["", "─" * 72, completion["prompt"] + "▌" + completion["text"].rstrip()]
+        out += ["─" * 72, ""] if test["completions"] else []
+    out += [
+        f"model   {path}/model   (loads in transformers as it is)",
+        f"report  {path}/report.html",
+        "",
+        "next:",
+        f"  llmwright generate {path}/model \"def main():\"",
+        f"  llmwright info {path}",
+        f"  llmwright eval {path} --text README.md",
+        f"  llmwright build {recipe} out=runs/mine data.corpus=PATH_TO_YOUR_TEXT",
+    ]
+    return "\n".join(out)
+
+
+def data_summary(card: dict, path: Path) -> str:
+    """What a data directory holds, split by split."""
+    out = [f"{path}: vocabulary {card['vocab_size']:,}"]
+    for name, split in card["splits"].items():
+        n = {key: sum(s[key] for s in split["shards"]) for key in ("documents", "tokens", "bytes")}
+        out.append(
+            f"  {name:5}  {n['documents']:>9,} documents  {amount(n['tokens'], 'tokens'):>14}  {amount(n['bytes'], 'B'):>9}"
+        )
+    return "\n".join(out)

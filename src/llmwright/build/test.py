@@ -1,0 +1,50 @@
+"""The last measurement of a build: the trained model on the test text, which nothing before has touched."""
+
+from pathlib import Path
+
+from ..checkpoint.directory import load
+from ..data.rows import evaluation_batches, evaluation_bytes
+from ..data.shards import DataDir
+from ..engine.generate import generate
+from ..engine.sampler import Sampling
+from ..evals.perplexity import evaluate
+from ..progress import Progress
+from ..recipe import Recipe
+from ..tokens.load import load as load_tokenizer
+from ..train.run import Run
+
+
+def measure(recipe: Recipe, run: Run, progress: Progress = Progress()) -> dict:
+    """Loss, perplexity and bits per byte on the test text; completions of the recipe's prompts; and with `eval.check`
+    the share of sampled completions that pass it."""
+    settings = recipe.eval
+    data = DataDir.open(run.path / "data")
+    model, tokenizer = load(Path(run.path / "model")), load_tokenizer(data.tokenizer_path)
+    name = "test" if data.card["splits"].get("test", {}).get("shards") else "val"
+    split = data.split(name)
+    context = recipe.train.context or recipe.model.context
+    n_tokens = min(settings.tokens or split.n_tokens, split.n_tokens)
+    rows = max(1, 8192 // context)
+    with progress.task(f"{name} text", total=n_tokens, unit="tokens") as task:
+
+        def counted(batches):
+            for batch in batches:
+                yield batch.to(model.device)
+                task.advance(batch.n_targets)
+
+        batches = counted(evaluation_batches(split, context, rows, settings.tokens))
+        result = evaluate(model, batches, evaluation_bytes(split, settings.tokens))
+    result["split"] = name
+    sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p, seed=recipe.seed)
+    result["completions"] = []
+    if settings.prompts:
+        made = generate(model, tokenizer, settings.prompts, max_tokens=settings.max_tokens, sampling=sampling)
+        result["completions"] = [{"prompt": g.prompt, "text": g.text} for g in made]
+    if settings.check == "python" and settings.completions:
+        from ..evals.completions import python_share
+
+        result |= python_share(
+            model, tokenizer, split, n=settings.completions, max_tokens=settings.max_tokens, sampling=sampling,
+            progress=progress,
+        )
+    return result

@@ -1,0 +1,97 @@
+"""The command line: one file a command, each parses, calls and prints. Nothing heavy is imported until a command runs.
+
+Results go to stdout, progress to stderr. Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
+"""
+
+import sys
+
+
+def main() -> None:
+    """The `llmwright` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code. Errors become one clear line; `--debug` shows the traceback."""
+    import signal
+
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if hasattr(signal, "SIGTERM"):
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _app()(arguments, prog_name="llmwright", standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+
+
+def _terminate(number, frame):
+    raise KeyboardInterrupt
+
+
+def _explain(error: Exception) -> int:
+    """One clear line on stderr; returns the exit code."""
+    import errno
+
+    from ..errors import Error
+
+    if isinstance(error, Error):
+        print(f"llmwright: {error}", file=sys.stderr)
+        return error.exit_code
+    if hasattr(error, "exit_code") and hasattr(error, "format_message"):  # a wrong option or argument
+        usage = getattr(error, "ctx", None)
+        print(f"llmwright: {error.format_message()}", file=sys.stderr)
+        if usage is not None:
+            print(f"see {usage.command_path} --help", file=sys.stderr)
+        return error.exit_code
+    if type(error).__name__ in ("Exit", "Abort"):
+        return getattr(error, "exit_code", 1)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        print(f"llmwright: the disk is full: {error}", file=sys.stderr)
+        return 1
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
+        print("llmwright: out of memory; `llmwright plan` tells what would fit (smaller batch, context or model)",
+              file=sys.stderr)
+        return 1
+    print(f"llmwright: {type(error).__name__}: {error} (a defect: run again with --debug for the traceback)",
+          file=sys.stderr)
+    return 1
+
+
+def _app():
+    import typer
+
+    from . import build, evaluate, generate, info, plan, prepare, pretrain
+
+    app = typer.Typer(
+        add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+        help="From raw text to a language model of your own.",
+        epilog="Any command takes --debug, which shows the traceback of an error.",
+    )
+    app.command("build")(build.build)
+    app.command("plan")(plan.plan)
+    app.command("prepare")(prepare.prepare)
+    app.command("pretrain")(pretrain.pretrain)
+    app.command("eval")(evaluate.evaluate)
+    app.command("generate")(generate.generate)
+    app.command("info")(info.info)
+    app.callback(invoke_without_command=True)(_version)
+    return typer.main.get_command(app)
+
+
+def _version(version: bool = False) -> None:
+    if version:
+        import typer
+
+        from .. import __version__
+
+        print(f"llmwright {__version__}")
+        raise typer.Exit()
