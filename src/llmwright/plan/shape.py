@@ -8,7 +8,7 @@ Letters: D model width, L layers, H heads, K key-value heads, C head width, F fe
 T time (tokens).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import RequestError
 from ..model.config import Learned, ModelConfig
@@ -90,7 +90,7 @@ def typical(params: float, context: int = 2048) -> Shape:
 
     Width 100 times the depth (between GPT-2's 64 and GPT-3's 128; Kaplan et al. 2020, section 3.1, found that the
     loss hardly depends on it), heads of 64 or 128, a feed-forward of 8/3 D, gated; vocabulary 32,000, tied below 1B.
-    The depth is then corrected so that the count lands as near to `params` as whole layers allow.
+    Depth and feed-forward are then corrected so that the count lands on `params`, within a few tenths of a percent.
     """
     if not 1e5 <= params <= 1e15:
         raise RequestError(f"{params:,.0f} parameters is beyond what a plan can assume a shape for (100,000 to 1e15)")
@@ -118,4 +118,7 @@ def typical(params: float, context: int = 2048) -> Shape:
         miss = abs(parameters(candidate).total / params - 1) + 0.04 * abs(scale - 1)
         if best is None or miss < best[0]:
             best = (miss, candidate)
-    return best[1]
+    near = best[1]
+    step = 3 * near.d_model * near.n_layers * 8  # parameters of 8 more feed-forward channels in each layer
+    d_ff = near.d_ff + 8 * round((params - parameters(near).total) / step)
+    return replace(near, d_ff=max(8, d_ff))

@@ -1,0 +1,95 @@
+"""`llmwright plan`: what a model takes, before anything is spent."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+HELP = """What a model takes, before anything is spent: parameters, memory, FLOPs, time, cost, and how many tokens it should see.
+
+TARGET is a recipe, a model directory, or a published model: gpt2, gpt2-medium, gpt2-large, gpt2-xl, gpt3-175b,
+chinchilla-70b, llama-3-8b, llama-3-70b, falcon-180b, mixtral-8x22b, smollm2-135m, qwen3-0.6b. Without one, give
+--params, --tokens, --flops or --days, and the rest follows. Numbers may be written 125M, 7B, 1.4T, 3e23.
+"""
+
+
+def plan(
+    target: Annotated[str | None, typer.Argument(help="A recipe, a model directory or a published model.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, for a recipe.")] = None,
+    params: Annotated[str | None, typer.Option(help="Parameters, instead of a target.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Tokens to train on.")] = None,
+    flops: Annotated[str | None, typer.Option(help="A compute budget in FLOPs.")] = None,
+    days: Annotated[str | None, typer.Option(help="A time budget on the device.")] = None,
+    device: Annotated[str | None, typer.Option(
+        help="this (measured), cpu-2-cores, 24gb, rtx-3090, rtx-4090, l4, a100, a100-40gb, h100, h200, b200, mi300x. "
+             "Default: this for a recipe, else h100.")] = None,
+    n_devices: Annotated[int | None, typer.Option(help="Devices that share the weights and the work.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows a micro-batch, on each device.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens a row.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, muon or adamw8bit.")] = None,
+    activation_checkpointing: Annotated[bool | None, typer.Option(
+        help="Recompute activations instead of keeping them.")] = None,
+    price: Annotated[float | None, typer.Option(help="US dollars an hour for a device.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="The whole plan for a machine.")] = False,
+) -> None:
+    from ..errors import RequestError
+    from ..plan import numbers, targets
+    from ..plan.devices import device as find_device, priced
+    from ..plan.plan import make_plan
+    from ..plan.training import Phase
+
+    if target and "=" in target:
+        raise RequestError(f"{target}: an override needs its recipe before it: llmwright plan RECIPE {target}")
+    if target and params:
+        raise RequestError(f"--params {params}: {target} already says how many parameters; give one of them")
+    if target and flops:
+        raise RequestError(f"--flops {flops}: not together with a target; --tokens or --days bound its training")
+    if not (target or params or tokens or flops or days):
+        raise RequestError("nothing to plan: give a recipe, a model directory, a published model such as gpt2, or one of "
+                           "--params, --tokens, --flops and --days")
+    for name, value in (("--batch", batch), ("--context", context), ("--n-devices", n_devices)):
+        if value is not None and not 1 <= value <= 10**8:
+            raise RequestError(f"{name} {value}: it must be from 1 to 100,000,000")
+    if price is not None and not 0 <= price <= 1e6:
+        raise RequestError(f"--price {price:g}: it must be from 0 to 1,000,000 dollars an hour")
+    for name, value, allowed in (("--precision", precision, ("auto", "float32", "bfloat16")),
+                                 ("--optimizer", optimizer, ("adamw", "muon", "adamw8bit"))):
+        if value is not None and value not in allowed:
+            raise RequestError(f"{name} {value}: it must be one of {', '.join(allowed)}")
+    n_params, n_tokens = (numbers.parse(v, n, 1e18) if v else None for n, v in (("--params", params), ("--tokens", tokens)))
+    budget, time = (numbers.parse(v, n) if v else None for n, v in (("--flops", flops), ("--days", days)))
+
+    found = targets.read(target, overrides or [])
+    is_recipe = found is not None and found[1] is not None
+    where = priced(find_device(device or ("this" if is_recipe else "h100")), price)
+
+    if found is None:
+        if not (n_params or n_tokens or budget):  # a time on a device is a compute budget
+            budget = time * 86_400 * where.rate("bfloat16" if precision == "auto" or not precision else precision)
+            budget *= n_devices or 1
+        shape, n_tokens, notes = targets.from_numbers(n_params, n_tokens, budget, context)
+        run, _ = targets.default_run(shape, n_tokens)
+    else:
+        shape, run, notes = found
+        if run is None:
+            run, assumed = targets.default_run(shape, n_tokens)
+            notes = notes + assumed
+    phases = tuple(Phase(p.share, context or p.context, batch or p.batch) for p in run.phases)
+    given = {"precision": precision, "optimizer": optimizer, "activation_checkpointing": activation_checkpointing,
+             "n_devices": n_devices, "tokens": n_tokens, "seconds": time and time * 86_400}
+    run = replace(run, phases=phases, **{k: v for k, v in given.items() if v is not None})
+
+    result = make_plan(shape, run, where)
+    result = replace(result, notes=(*notes, *result.notes))
+    if json:
+        from json import dumps
+
+        print(dumps(result.to_dict(), indent=2))
+    else:
+        from ..plan.show import show
+
+        show(result)
+
+
+plan.__doc__ = HELP
