@@ -29,3 +29,7 @@ class KVCache:
         if layer == self.n_layers - 1:
             self.length = end
         return self.keys[layer, :, :end], self.values[layer, :, :end]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows of the batch."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]

@@ -1,0 +1,77 @@
+"""A model and its tokenizer, loaded together: what `llmwright.load(path)` returns."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import directory
+from ..errors import RequestError
+from ..model.decoder import Decoder
+from ..tokens import load as load_tokenizer
+from ..tokens.tokenizer import Tokenizer
+from .generate import Generation, generate
+from .sampler import Sampling
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class LanguageModel:
+    """`model` computes, `tokenizer` reads and writes, `path` is the model directory they came from."""
+
+    model: Decoder
+    tokenizer: Tokenizer
+    path: Path
+
+    def generate(
+        self, prompt: str | list[str], *, max_tokens: int = 128, stop: str | list[str] = (), on_text=None, **sampling
+    ) -> Generation | list[Generation]:
+        """Continue one prompt or several; `sampling` are the fields of `Sampling` (temperature, top_p, seed, …).
+        See `engine.generate.generate`."""
+        one = isinstance(prompt, str)
+        try:
+            chosen = Sampling(**sampling)
+        except TypeError:
+            known = ", ".join(Sampling.__dataclass_fields__)
+            raise RequestError(f"generate takes {known}, not {', '.join(set(sampling) - {*known.split(', ')})}") from None
+        results = generate(
+            self.model, self.tokenizer, prompt, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text
+        )
+        return results[0] if one else results
+
+
+def model_directory(path: Path | str) -> Path:
+    """`path` if it is a model directory; of a run directory its model, or while it trains its best or last
+    checkpoint's. Raises RequestError when there is none."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise RequestError(f"{path}: no such file or directory")
+    if not path.is_dir():
+        raise RequestError(f"{path}: not a directory; a model is a directory with config.json and model.safetensors")
+    places = [path, path / "model"]
+    places += [path / base / which / "model" for which in ("best", "last") for base in ("", "checkpoints")]
+    for place in places:
+        if (place / "config.json").is_file():
+            return place
+    if (path / "recipe.yaml").exists():
+        raise RequestError(f"{path}: this run has no model yet: let it train to its first checkpoint")
+    raise RequestError(f"{path}: neither a model directory (config.json) nor a run directory with a model in it")
+
+
+def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
+    """The model and tokenizer in a model directory or a run directory.
+
+    `dtype`: what the blocks compute in, float32 or bfloat16. Raises RequestError that names what is missing or damaged.
+    """
+    if dtype not in DTYPES:
+        raise RequestError(f"dtype {dtype!r} is not supported: it must be {' or '.join(DTYPES)}")
+    place = model_directory(path)
+    model = directory.load(place, dtype=DTYPES[dtype], device=device)
+    tokenizer = load_tokenizer.load(place)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise RequestError(
+            f"{place}: its tokenizer has {tokenizer.vocab_size} tokens and its model {model.config.vocab_size}: "
+            "they do not belong together"
+        )
+    return LanguageModel(model, tokenizer, place)

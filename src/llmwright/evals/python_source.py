@@ -1,0 +1,109 @@
+"""Whether a sampled completion of Python source parses.
+
+A completion is cut off by the token limit wherever it happens to stand, so it is judged as the beginning of a program:
+
+1. the last line, which the limit left unfinished, is dropped (nothing is, when the model ended the text itself);
+2. a statement whose bracket or string is still open at the end is dropped, if it is no longer than what is kept;
+3. a block whose body is still to come gets `pass`, a decorator something to decorate, an open `try` its `finally`;
+4. prompt and completion together must then parse, and at least one line that is kept must be code: neither blank nor a
+   comment.
+
+Nothing else is repaired or dropped, so a mistake anywhere in the middle counts. The true continuations of the same
+documents, cut in the same way, say how much of a perfect model's output this rule would accept.
+"""
+
+import ast
+import io
+import tokenize
+import warnings
+
+LONGEST = 200_000  # characters; ast.parse on more is not worth the risk
+
+
+def parses(source: str) -> bool:
+    """Whether `source` is a Python module. No text can stop the process: what the parser cannot stand is False."""
+    if len(source) > LONGEST:
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes and the like
+            ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return False
+    return True
+
+
+def check_python(texts: list[str]) -> list[bool]:
+    """Whether each text parses, as it is."""
+    return [parses(text) for text in texts]
+
+
+def prompt(document: str, least: int = 200, most: int = 1000) -> str | None:
+    """The beginning of `document`: the fewest whole lines that have `least` characters and parse, so that it ends
+    between statements and not, say, within the module's docstring, and is followed by a line of code. None when there
+    is no such beginning within `most` characters."""
+    end = 0
+    for line in document.splitlines(keepends=True):
+        start = document[:end]
+        if end >= least and _has_code(line) and _has_code(start) and parses(start):
+            return start
+        end += len(line)
+        if end > most:
+            return None
+    return None
+
+
+def completion_parses(prompt: str, completion: str, finished: bool) -> bool:
+    """The rule above. `finished`: the model ended the text itself."""
+    if finished:
+        return _has_code(completion) and parses(prompt + completion)
+    kept = completion[: completion.rfind("\n") + 1]
+    source = prompt + kept
+    if len(source) > LONGEST:
+        return False
+    end, ending = _statements(source)
+    if len(source) - end > end - len(prompt):  # dropped more than kept
+        return False
+    return _has_code(source[len(prompt) : end]) and parses(source[:end] + ending)
+
+
+def _has_code(text: str) -> bool:
+    return any(line.strip() and not line.strip().startswith("#") for line in text.splitlines())
+
+
+def _statements(source: str) -> tuple[int, str]:
+    """Where the last whole statement of `source` ends, and the text that closes what is open there."""
+    offsets = [0]
+    for line in io.StringIO(source):
+        offsets.append(offsets[-1] + len(line))
+    end, header, line = len(source), None, []
+    blocks: list[tuple[int, str]] = []  # (column, first word) of the open blocks
+    last: list[tokenize.TokenInfo] = []  # the last whole line of code
+    row = 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.INDENT:
+                blocks.append(header)
+            elif token.type == tokenize.DEDENT and token.start[0] < len(offsets):  # not those at the very end
+                blocks.pop()
+            elif token.type == tokenize.NEWLINE:
+                last, line, row = line + [token], [], token.end[0]
+                header = (last[0].start[1], last[0].string)
+            elif token.type not in (tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER, tokenize.DEDENT):
+                line.append(token)
+    except (tokenize.TokenError, SyntaxError) as error:  # an IndentationError is a SyntaxError
+        message = str(error)
+        if "EOF in multi-line" not in message and "unterminated triple-quoted" not in message:
+            return end, ""  # a real mistake: ast.parse will find it
+        end = offsets[min(row, len(offsets) - 1)]
+    if not last:
+        return end, ""
+    closing = []
+    column, word = header
+    if last[0].string == "@":
+        closing.append(f"{' ' * column}def _(): pass")
+    elif len(last) > 1 and last[-2].string == ":":
+        closing.append(f"{' ' * (column + 1)}pass")
+        blocks.append(header)
+    closing += [f"{' ' * column}finally: pass" for column, word in reversed(blocks) if word == "try"]
+    return end, "".join(f"{text}\n" for text in closing)
