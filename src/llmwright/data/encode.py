@@ -1,0 +1,136 @@
+"""The second pass: tokenize the clean text in parallel, take overlap with the evaluation text out, write shards.
+
+With an overlap to look for, validation and test text go first; the training tokens wait on disk until it is known
+which documents repeat them. Otherwise everything goes to its shards at once.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .. import recipe
+from ..errors import RequestError
+from ..progress import Progress
+from .corpus import Corpus, Spooled
+from .overlap import build_filter, resolve
+from .shard_writer import ShardWriter, token_dtype
+from .split import PARTS
+from .work import TokenizeTask, Tokenized
+from .workers import Workers
+
+
+@dataclass
+class Encoded:
+    """Shards by part, and the training documents left out for their overlap with the evaluation text."""
+
+    shards: dict[str, list[dict]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    overlap: dict = field(default_factory=lambda: {"documents": 0, "bytes": 0, "tokens": 0})
+    dropped: list[dict] = field(default_factory=list)  # the first of them: name, source, what it shares
+
+
+class Encoder:
+    """Everything of this pass. `parts`: (N,) int8, the part of each document (see `TokenizeTask`)."""
+
+    examples = 20  # documents with overlap that are named in the summary
+
+    def __init__(self, data: recipe.Data, corpus: Corpus, parts: np.ndarray, tokenizer, out: Path, spool: Path):
+        self.data, self.corpus, self.parts = data, corpus, parts
+        self.tokenizer, self.out, self.spool = tokenizer, out, spool
+        self.dtype = token_dtype(tokenizer.vocab_size)
+        self.overlap = data.overlap_tokens if (parts == 0).any() and ((parts == 1) | (parts == 2)).any() else 0
+        self.result = Encoded()
+        self._writers: dict[tuple[str, str], ShardWriter] = {}
+
+    def run(self, workers: Workers, progress: Progress) -> Encoded:
+        total = int(self.corpus.sizes[self.parts >= 0].sum())
+        with progress.task("tokenizing", total, "B") as task:
+            if not self.overlap:
+                for batch, out in self._map(workers, self.parts, None, task):
+                    self._write(batch.source, out, (0, 1, 2))
+            else:
+                hashes, table, hits = (self.spool / name for name in ("evaluation", "filter", "hits"))
+                with open(hashes, "wb") as file:
+                    for batch, out in self._map(workers, np.where(self.parts == 0, -1, self.parts), None, task):
+                        self._write(batch.source, out, (1, 2))
+                        file.write(out.hashes.data)
+                build_filter(hashes, table)
+                kept_for_later = []
+                with open(hits, "wb") as file:
+                    for batch, out in self._map(workers, np.where(self.parts == 0, 0, -1), table, task):
+                        kept_for_later.append((batch, *self._set_aside(batch, out)))
+                        file.write(out.hits.data)
+        if self.overlap:
+            with progress.task("overlap with the evaluation text", total, "B") as task:
+                first = resolve(hits, hashes, len(self.corpus.sizes))
+                for batch, lengths, numbers in kept_for_later:
+                    self._write_without_overlap(batch, lengths, numbers, first)
+                    task.advance(int(self.corpus.sizes[numbers].sum()), dropped=self.result.overlap["documents"])
+        for (part, _), writer in self._writers.items():
+            self.result.shards[part] += writer.close()
+        return self.result
+
+    def _map(self, workers: Workers, parts: np.ndarray, table: Path | None, task):
+        """(batch, its tokens) of every batch with a document in one of `parts`."""
+        batches = {b.path: b for b in self.corpus.spooled if (parts[b.first : b.first + b.n] >= 0).any()}
+        jobs = (
+            TokenizeTask(b.path, self.corpus.sizes[b.first : b.first + b.n], parts[b.first : b.first + b.n],
+                         self.data.fractions, self.out / "tokenizer", self.tokenizer.vocab_size,
+                         begin_id(self.tokenizer), self.overlap, table, b.first)
+            for b in batches.values()
+        )
+        for job, out in workers.map("llmwright.data.work:tokenize_batch", jobs):
+            task.advance(int(job.sizes[job.parts >= 0].sum()))
+            yield batches[job.spool], out
+
+    def _writer(self, part: str, source: str) -> ShardWriter:
+        key = part, source
+        if key not in self._writers:
+            self._writers[key] = ShardWriter(self.out / part, source, self.tokenizer.vocab_size, self.data.shard_tokens)
+        return self._writers[key]
+
+    def _write(self, source: str, out: Tokenized, parts: tuple[int, ...]) -> None:
+        for part in parts:
+            if len(out.lengths[part]):
+                self._writer(PARTS[part], source).add_many(out.tokens[part], out.lengths[part], out.n_bytes[part])
+
+    def _set_aside(self, batch: Spooled, out: Tokenized) -> tuple[np.ndarray, np.ndarray]:
+        out.tokens[0].tofile(batch.path.with_suffix(".tokens"))
+        return out.lengths[0].astype(np.int32), batch.first + out.places[0]
+
+    def _write_without_overlap(self, batch: Spooled, lengths: np.ndarray, numbers: np.ndarray, first: np.ndarray):
+        tokens = np.fromfile(batch.path.with_suffix(".tokens"), self.dtype)
+        batch.path.with_suffix(".tokens").unlink()  # the disk never holds all tokens twice
+        lengths = lengths.astype(np.int64)
+        clean = first[numbers] < 0
+        self._count_overlap(batch, tokens, lengths, numbers, first)
+        if clean.all():
+            keep = slice(None)
+        else:
+            keep = np.repeat(clean, lengths)
+        if clean.any():
+            self._writer("train", batch.source).add_many(
+                tokens[keep], lengths[clean], self.corpus.sizes[numbers[clean]])
+
+    def _count_overlap(self, batch: Spooled, tokens, lengths, numbers, first) -> None:
+        starts = np.cumsum(lengths) - lengths
+        bad = np.flatnonzero(first[numbers] >= 0)
+        self.result.overlap["documents"] += len(bad)
+        self.result.overlap["bytes"] += int(self.corpus.sizes[numbers[bad]].sum())
+        self.result.overlap["tokens"] += int(lengths[bad].sum())
+        for i in bad[: self.examples - len(self.result.dropped)]:
+            at = starts[i] + first[numbers[i]]
+            self.result.dropped.append({
+                "name": self.corpus.names(batch)[numbers[i] - batch.first],
+                "source": batch.source,
+                "shares": self.tokenizer.decode(tokens[at : at + self.overlap].tolist()),
+            })
+
+
+def begin_id(tokenizer) -> int:
+    """The id that stands before every document."""
+    for i in (tokenizer.bos_id, tokenizer.eos_id):
+        if i is not None:
+            return i
+    raise RequestError("tokenizer.path: this tokenizer has no token that begins or ends a text, so documents cannot be "
+                       "told apart; give one with a bos_token or an eos_token in tokenizer_config.json")
