@@ -1,0 +1,171 @@
+"""Train a tokenizer on text: byte-level BPE, Unigram, WordPiece, characters or bytes.
+
+The three that learn subwords cut the text the same way (bulk.PATTERN) and write it in the byte-level alphabet, so
+they lose nothing, know every text, and differ in one thing only, how the vocabulary is chosen and applied:
+
+bpe        merge the most frequent pair again and again (Sennrich et al. 2016); byte-level as in GPT-2
+unigram    of many pieces keep those that make the text most likely (Kudo 2018); the likeliest cut is taken
+wordpiece  a vocabulary of merges, applied by longest match from the left (BERT, Devlin et al. 2019); a piece that
+           goes on inside a word is marked by ▁ in front, a character the byte-level alphabet does not have
+chars      every character of the training text is a token; others are <|unk|>
+bytes      256 tokens, one a byte: id = byte
+"""
+
+from collections.abc import Iterable, Iterator
+
+from . import bytelevel
+from .bulk import PATTERN
+from .tokenizer import Tokenizer
+from ..errors import RequestError
+from ..progress import Progress
+
+END = "<|endoftext|>"  # begins and ends a document
+PAD = "<|pad|>"
+UNKNOWN = "<|unk|>"  # chars only: the other kinds know every text
+KINDS = ("bpe", "unigram", "wordpiece", "chars", "bytes")
+SMALLEST, LARGEST = 256, 262_144
+CONTINUES = "▁"
+WORD_CHARS = 64  # wordpiece looks for the longest match from each place, so long words are cut before it
+
+
+def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progress: Progress = Progress(),
+          specials: Iterable[str] = ()) -> Tokenizer:
+    """Train on `texts`, read once.
+
+    vocab_size: tokens in all, special ones included; chars and bytes take what there is and ignore it.
+    specials: special tokens beside <|endoftext|> and <|pad|>, for example a chat format's.
+
+    Raises RequestError where the text is empty, or does not support so large a vocabulary.
+    """
+    if kind not in KINDS:
+        raise RequestError(f"tokenizer.kind: {kind!r} is not known: {', '.join(KINDS)}")
+    if kind not in ("chars", "bytes") and not SMALLEST <= vocab_size <= LARGEST:
+        raise RequestError(f"tokenizer.vocab_size: {vocab_size} is not allowed: {SMALLEST} to {LARGEST}")
+    special = list(dict.fromkeys([END, PAD, *([UNKNOWN] if kind == "chars" else []), *specials]))
+    if kind == "bytes":
+        return _finish(_bytes_tree(), special, at=256)
+    counted = _Counted(texts, progress)
+    if kind == "chars":
+        characters = sorted(set().union(*map(set, counted)))
+        counted.check()
+        return _finish(_chars_tree(special, characters), special, at=0)
+    tree = _learn(kind, vocab_size, special, counted)
+    counted.check()
+    size = len(tree["model"]["vocab"])
+    if size < vocab_size:
+        raise RequestError(f"tokenizer.vocab_size: {vocab_size} is more than the training text supports: its "
+                           f"{counted.bytes:,} bytes give {size} tokens; ask for {size} or fewer, or give more text")
+    return _finish(tree, special, at=0)
+
+
+class _Counted:
+    """The texts, with their bytes counted for the progress bar."""
+
+    def __init__(self, texts: Iterable[str], progress: Progress):
+        self.texts, self.progress, self.bytes = texts, progress, 0
+
+    def __iter__(self) -> Iterator[str]:
+        with self.progress.task("reading text for the tokenizer", unit="B") as task:
+            for text in self.texts:
+                n = len(text.encode("utf-8", "replace"))
+                self.bytes += n
+                task.advance(n)
+                if n:
+                    yield text.encode("utf-8", "replace").decode()
+
+    def check(self) -> None:
+        if not self.bytes:
+            raise RequestError("the training text of the tokenizer is empty: there is nothing to learn from")
+
+
+def _learn(kind: str, vocab_size: int, special: list[str], texts: Iterable[str]) -> dict:
+    """The tree of a trained subword tokenizer."""
+    import json
+
+    from tokenizers import Regex, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as Library
+
+    cuts = [pre_tokenizers.Split(Regex(PATTERN), "isolated")]
+    if kind == "wordpiece":
+        cuts.append(pre_tokenizers.Split(Regex(f"(?m:.{{1,{WORD_CHARS}}})"), "isolated"))
+    cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+    alphabet = [bytelevel.CHARACTER[byte] for byte in bytelevel.UTF8_BYTES]
+    common = {"show_progress": False, "special_tokens": special, "initial_alphabet": alphabet}
+    missing = len(special) + len(alphabet)
+    if kind == "wordpiece":
+        # the trainer knows only the continuations it saw; the others are added after it, in the room kept here
+        missing = len(special) + len(bytelevel.UTF8_LEADS) + len(alphabet)
+        common["initial_alphabet"] = [bytelevel.CHARACTER[byte] for byte in bytelevel.UTF8_LEADS]
+    if vocab_size < missing:
+        raise RequestError(f"tokenizer.vocab_size: {vocab_size} is too small for {kind} with {len(special)} special "
+                           f"tokens: single bytes alone need {missing}")
+    if kind == "bpe":
+        core = Library(models.BPE())
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size, **common)
+    elif kind == "unigram":
+        core = Library(models.Unigram())
+        trainer = trainers.UnigramTrainer(vocab_size=vocab_size, **common)
+    else:
+        core = Library(models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=4 * WORD_CHARS))
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, continuing_subword_prefix=CONTINUES, **common)
+    core.pre_tokenizer = pre_tokenizers.Sequence(cuts)
+    core.train_from_iterator(iter(texts), trainer)
+    tree = json.loads(core.to_str())
+    if kind == "wordpiece":
+        tree["model"]["vocab"] = _with_continuations(tree["model"]["vocab"], alphabet, vocab_size)
+        tree["model"]["continuing_subword_prefix"] = CONTINUES
+    return tree
+
+
+def _with_continuations(vocab: dict[str, int], alphabet: list[str], vocab_size: int) -> dict[str, int]:
+    """Every byte as a continuation: the missing ones replace the last merges if there is no room."""
+    tokens = sorted(vocab, key=vocab.get)
+    missing = [CONTINUES + c for c in alphabet if CONTINUES + c not in vocab]
+    return {token: i for i, token in enumerate([*tokens[: vocab_size - len(missing)], *missing])}
+
+
+def _bytes_tree() -> dict:
+    vocab = {bytelevel.CHARACTER[byte]: byte for byte in range(256)}
+    step = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {"pre_tokenizer": step, "model": _merge_nothing(vocab, None)}
+
+
+def _chars_tree(special: list[str], characters: list[str]) -> dict:
+    vocab = {token: i for i, token in enumerate([*special, *characters])}
+    return {"pre_tokenizer": None, "model": _merge_nothing(vocab, UNKNOWN)}
+
+
+def _merge_nothing(vocab: dict[str, int], unknown: str | None) -> dict:
+    return {"type": "BPE", "dropout": None, "unk_token": unknown, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+            "vocab": vocab, "merges": []}
+
+
+def _finish(tree: dict, special: list[str], at: int) -> Tokenizer:
+    """Add what is the same for all kinds: special tokens from id `at`, the decoder, and <|endoftext|> in front where
+    another tool encodes a text for the model, as every document in training has it in front."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    first = {"SpecialToken": {"id": END, "type_id": 0}}
+    one, two = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    fuse = {"type": "Fuse"}
+    model = tree["model"]
+    if model["type"] == "WordPiece":
+        unmark = {"type": "Replace", "pattern": {"String": CONTINUES}, "content": ""}
+        decoder = {"type": "Sequence", "decoders": [unmark, byte_level]}
+    else:
+        decoder = byte_level if tree["pre_tokenizer"] else fuse
+    full = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": at + i, "content": token, **flags} for i, token in enumerate(special)],
+        "normalizer": None,
+        "pre_tokenizer": tree["pre_tokenizer"],
+        "post_processor": {"type": "TemplateProcessing", "single": [first, one], "pair": [first, one, two],
+                           "special_tokens": {END: {"id": END, "ids": [at + special.index(END)], "tokens": [END]}}},
+        "decoder": decoder,
+        "model": model,
+    }
+    config = {"bos_token": END, "eos_token": END, "pad_token": PAD}
+    return Tokenizer(full, {**config, "unk_token": UNKNOWN} if UNKNOWN in special else config)
