@@ -1,6 +1,6 @@
 """What a model writes when it is given the beginning of a document, and how much of it parses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 from . import python_source
 from ..data.shards import Split
@@ -27,21 +27,21 @@ def completions(
     return done
 
 
-def parse_share(
-    model: Decoder, tokenizer, documents: Iterable[str], n: int, *, max_tokens: int = 96,
+def python_share(
+    model: Decoder, tokenizer, split: Split, *, n: int = 50, max_tokens: int = 96,
     sampling: Sampling = Sampling(temperature=0.8, top_p=0.95, seed=0), progress: Progress = Progress(),
 ) -> dict:
     """The share of `n` sampled completions that parse as Python, by the rule in `python_source`.
 
-    Each prompt is the beginning of one of `documents` (source files); documents without a fitting beginning are passed
-    over. Returns parse_share; parse_share_of_text, the same for the true continuations: the ceiling; check_n, how many
-    there were; and completions: [{prompt, text, parses}]. Raises RequestError when no document fits.
+    Each prompt is the beginning of a document of `split`; documents without a fitting one are passed over. Returns
+    parse_share; parse_share_of_text, the same for the true continuations: the ceiling; check_n, how many there were;
+    and checked: [{prompt, text, parses}]. Raises RequestError when no document fits.
     """
-    chosen: list[tuple[str, str]] = []
     longest = model.config.context - max_tokens - 1
     if longest < 1:
         raise RequestError(f"max_tokens {max_tokens} leaves no room for a prompt in a context of {model.config.context}")
-    for document in documents:
+    chosen: list[tuple[str, str]] = []
+    for document in documents(tokenizer, split, 64 * max_tokens + 2000):
         if len(chosen) == n:
             break
         prompt = python_source.prompt(document)
@@ -49,8 +49,8 @@ def parse_share(
             chosen.append((prompt, document[len(prompt) :]))
     if not chosen:
         raise RequestError(
-            f"no document begins with 200 characters of Python that leave room for {max_tokens} tokens in the model's "
-            f"context of {model.config.context}: the share that parses cannot be measured"
+            f"{split.directory}: no document begins with 200 characters of Python that leave room for {max_tokens} tokens "
+            f"in the model's context of {model.config.context}: the share that parses cannot be measured"
         )
     written = completions(
         model, tokenizer, [p for p, _ in chosen], max_tokens=max_tokens, sampling=sampling, progress=progress
@@ -61,23 +61,20 @@ def parse_share(
         "parse_share": sum(judged) / len(judged),
         "parse_share_of_text": sum(ceiling) / len(ceiling),
         "check_n": len(judged),
-        "completions": [{"prompt": g.prompt, "text": g.text, "parses": ok} for g, ok in zip(written, judged)],
+        "checked": [{"prompt": g.prompt, "text": g.text, "parses": ok} for g, ok in zip(written, judged)],
     }
 
 
 def _cut(tokenizer, rest: str, max_tokens: int) -> tuple[str, bool]:
     """What a model that writes exactly `rest` would have written, and whether it would have come to its end."""
-    ids = tokenizer.encode(rest[: 64 * max_tokens])
-    text = tokenizer.decode(ids[:max_tokens])
-    return text, len(ids) < max_tokens and len(rest) <= 64 * max_tokens
+    ids = tokenizer.encode(rest)
+    return tokenizer.decode(ids[:max_tokens]), len(ids) < max_tokens
 
 
-def documents(tokenizer, split: Split, most: int = 100_000) -> Iterable[str]:
-    """The texts of a split, document by document, taken evenly over its sources' documents: every k-th first."""
+def documents(tokenizer, split: Split, most: int) -> Iterator[str]:
+    """The first `most` characters or so of each document, in a fixed order that mixes sources and folders."""
     places = [(name, i) for name, source in split.sources.items() for i in range(source.n_documents)]
-    step = 7919  # a prime: a fixed order that mixes sources and folders
-    if len(places) % step == 0:
-        step = 1
-    for k in range(min(len(places), most)):
+    step = next(prime for prime in (7919, 7907) if len(places) % prime)  # no common divisor: each comes once
+    for k in range(len(places)):
         name, i = places[k * step % len(places)]
-        yield tokenizer.decode(split.document(name, i)[:8192])
+        yield tokenizer.decode(split.document(name, i)[:most])

@@ -113,25 +113,36 @@ def _words(tokenizer, split: Split) -> int:
     )
 
 
-def evaluate_text(
-    model: Decoder, tokenizer, text: str, *, context: int | None = None, stride: int | None = None, batch: int = 16,
-    progress: Progress = Progress(),
+def evaluate_text(model: Decoder, tokenizer, text: str, **options) -> dict:
+    """One plain text: `evaluate_texts` of it alone."""
+    return evaluate_texts(model, tokenizer, [text], **options)
+
+
+def evaluate_texts(
+    model: Decoder, tokenizer, texts: list[str], *, context: int | None = None, stride: int | None = None,
+    batch: int = 16, progress: Progress = Progress(),
 ) -> dict:
-    """One plain text as one document, after the beginning-of-text token. A tokenizer without one leaves the first
-    token unscored, and its bytes out of the count. `context` and `stride` default to the model's context."""
+    """Plain texts, each a document of its own after the beginning-of-text token; its end is not scored.
+
+    With a tokenizer that has no such token, the first token of a text is not scored, nor are its bytes counted.
+    `context` and `stride` default to the model's context.
+    """
     context = _context(model, context, stride)
-    ids = [int(i) for i in tokenizer.encode(text)]
-    n_bytes = len(text.encode())
-    if tokenizer.bos_id is not None:
-        ids = [tokenizer.bos_id, *ids]
-    elif ids:
-        n_bytes -= len(tokenizer.decode(ids[:1]).encode())
-    if len(ids) < 2:
+    documents, n_bytes = [], 0
+    for text in texts:
+        ids, size = tokenizer.encode(text), len(text.encode("utf-8", "replace"))
+        if tokenizer.bos_id is not None:
+            ids = [tokenizer.bos_id, *ids]
+        elif ids:
+            size -= len(tokenizer.decode(ids[:1]).encode())
+        documents.append(torch.tensor(ids, dtype=torch.int64))
+        n_bytes += size
+    total = sum(max(0, len(ids) - 1) for ids in documents)
+    if not total:
         raise RequestError("the text is too short to score: it needs at least one token that follows another")
-    batches = _windows(torch.tensor(ids), context, stride or context, batch)
-    return evaluate(
-        model, batches, n_bytes, n_words=len(text.split()), progress=progress, total=len(ids) - 1
-    )
+    batches = (b for ids in documents if len(ids) > 1 for b in _windows(ids, context, stride or context, batch))
+    n_words = sum(len(text.split()) for text in texts)
+    return evaluate(model, batches, n_bytes, n_words=n_words, progress=progress, total=total)
 
 
 def _windows(ids: torch.Tensor, context: int, stride: int, batch: int) -> Iterator[Batch]:

@@ -1,0 +1,237 @@
+"""What a path holds, as data: a model, a run, a data directory or a tokenizer. Reads headers, not weights."""
+
+import json
+import struct
+from collections import Counter
+from pathlib import Path
+
+from ..errors import RequestError
+from ..progress import amount, clock
+
+
+def describe(path: str | Path) -> dict:
+    """`{"kind": "model" | "run" | "data" | "tokenizer", "path": …, …}`. Raises RequestError when it is none of them."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise RequestError(f"{path}: no such file or directory")
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return _model(path)
+        if any((path / name).exists() for name in ("manifest.json", "metrics.jsonl", "checkpoints")):
+            return _run(path)
+        if (path / "data.json").is_file():
+            return _data(path)
+        if (path / "model" / "config.json").is_file():  # a checkpoint of a run
+            return _model(path / "model")
+    elif path.suffix == ".safetensors":
+        raise RequestError(f"{path}: weights alone; give the model directory they are in")
+    try:
+        return _tokenizer(path)
+    except RequestError as error:
+        if not path.is_dir():
+            raise
+        if "no tokenizer in this directory" not in str(error):
+            raise
+        raise RequestError(
+            f"{path}: neither a model (config.json), a run (manifest.json), a data directory (data.json) nor a tokenizer"
+        ) from None
+
+
+def _model(path: Path) -> dict:
+    from ..checkpoint.directory import load_config
+    from ..plan.parameters import parameters
+
+    config = load_config(path)
+    a, counted = config.attention, parameters(config)
+    files = sorted(path.glob("*.safetensors"))
+    dtypes = Counter()
+    for file in files:
+        dtypes.update(_dtypes(file))
+    return {
+        "kind": "model", "path": str(path), "family": config.family, "parameters": counted.total,
+        "parts": counted.parts, "layers": config.n_layers, "d_model": config.d_model, "d_ff": config.feed_forward.d_ff,
+        "heads": a.n_heads, "kv_heads": a.n_kv_heads, "head_dim": a.head_dim, "context": config.context,
+        "vocab_size": config.vocab_size, "tied": config.tie_embeddings,
+        "dtype": "+".join(name for name, _ in dtypes.most_common()) or None,
+        "bytes": sum(file.stat().st_size for file in files), "files": [file.name for file in files],
+        "tokenizer": (path / "tokenizer.json").is_file(),
+    }
+
+
+def _dtypes(file: Path) -> dict[str, int]:
+    """Elements by dtype, from a safetensors file's header: 8 bytes of length, then JSON."""
+    try:
+        with open(file, "rb") as f:
+            (length,) = struct.unpack("<Q", f.read(8))
+            if length > min(100_000_000, file.stat().st_size):
+                raise ValueError("the header is longer than the file")
+            header = json.loads(f.read(length))
+        counts: dict[str, int] = {}
+        for name, entry in header.items():
+            if name != "__metadata__":
+                begin, end = entry["data_offsets"]
+                counts[entry["dtype"]] = counts.get(entry["dtype"], 0) + end - begin
+        return counts
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise RequestError(f"{file}: not a readable safetensors file: {error}") from None
+
+
+def _run(path: Path) -> dict:
+    records = _records(path / "metrics.jsonl")
+    steps = [r for r in records if r.get("loss") is not None]
+    scored = [r for r in records if r.get("val_loss") is not None]
+    best = min(scored, key=lambda r: r["val_loss"], default={})
+    newest, measured = (steps or scored or [{}])[-1], scored[-1] if scored else {}
+    result, test = _json(path / "result.json"), _json(path / "eval.json")
+    live = _holder(path / "lock")
+    state = f"in use by process {live}" if live else "done" if result else "stopped before its end"
+    return {
+        "kind": "run", "path": str(path), "state": state, "step": newest.get("step"),
+        "tokens": newest.get("tokens"), "seconds": newest.get("time"), "loss": newest.get("loss"),
+        "val_loss": measured.get("val_loss"), "val_bpb": measured.get("val_bpb"), "val_step": measured.get("step"),
+        "best_val_loss": best.get("val_loss"), "best_step": best.get("step"),
+        "bits_per_byte": test.get("bits_per_byte"), "perplexity_per_token": test.get("perplexity_per_token"),
+        "checkpoints": sorted((p.name for p in path.glob("checkpoints/step-*")), key=lambda n: (len(n), n)),
+        "model": "model" if (path / "model" / "config.json").is_file() else None,
+        "report": "report.html" if (path / "report.html").is_file() else None,
+    }
+
+
+def _holder(lock: Path) -> str | None:
+    """The process that holds the run's lock, if one does."""
+    import fcntl
+
+    try:
+        with open(lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read().strip() or "unknown"
+    except OSError:
+        pass
+    return None
+
+
+def _records(file: Path) -> list[dict]:
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    records = []
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # a last line cut short by a kill
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def _json(file: Path) -> dict:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _data(path: Path) -> dict:
+    from ..data.shards import DataDir
+
+    card = DataDir.open(path).card
+    keys = ("documents", "tokens", "bytes")
+    try:
+        splits = {name: {key: sum(s[key] for s in split["shards"]) for key in keys}
+                  for name, split in card["splits"].items()}
+        sources = {name: {"path": s.get("path"), "bytes": s.get("bytes")} for name, s in card.get("sources", {}).items()}
+    except (AttributeError, KeyError, TypeError):
+        raise RequestError(f"{path / 'data.json'}: not as prepare writes it; prepare the data again") from None
+    return {"kind": "data", "path": str(path), "sources": sources, "splits": splits,
+            "vocab_size": card["vocab_size"], "tokenizer": card.get("tokenizer", {}).get("kind")}
+
+
+def _tokenizer(path: Path) -> dict:
+    from ..tokens.load import load
+
+    tokenizer = load(path)
+    specials = set(tokenizer.special_tokens.values())
+    ordinary = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size) if i not in specials]
+    longest = sorted(ordinary, key=lambda token: (-len(token), token))[:12]
+    return {
+        "kind": "tokenizer", "path": str(path), "type": tokenizer.kind, "vocab_size": tokenizer.vocab_size,
+        "byte_level": tokenizer.byte_level, "specials": tokenizer.special_tokens,
+        "mean_bytes": sum(map(len, ordinary)) / max(1, len(ordinary)),
+        "longest": [token.decode("utf-8", "replace") for token in longest], "fingerprint": tokenizer.fingerprint,
+    }
+
+
+def lines(found: dict) -> list[tuple[str, str]]:
+    """`describe`'s answer as (name, value) lines for a person."""
+    head = [(found["kind"], found["path"])]
+    body = {"model": _model_lines, "run": _run_lines, "data": _data_lines, "tokenizer": _tokenizer_lines}
+    return head + body[found["kind"]](found)
+
+
+def _model_lines(m: dict) -> list[tuple[str, str]]:
+    parts = ", ".join(f"{name.replace('_', '-')} {n:,}" for name, n in m["parts"].items() if n)
+    size = f"{amount(m['bytes'], 'B')} in {len(m['files'])} file{'s' * (len(m['files']) != 1)}, {m['dtype']}"
+    return [
+        ("family", m["family"]),
+        ("parameters", f"{m['parameters']:,}"),
+        ("", parts),
+        ("shape", f"{m['layers']} layers, {m['d_model']} wide, feed-forward {m['d_ff']}"),
+        ("heads", f"{m['heads']} of width {m['head_dim']}, {m['kv_heads']} for keys and values"),
+        ("context", f"{m['context']:,} tokens"),
+        ("vocabulary", f"{m['vocab_size']:,}, head {'tied to the embedding' if m['tied'] else 'of its own'}"),
+        ("weights", size if m["files"] else "none: no safetensors file"),
+        ("tokenizer", "tokenizer.json" if m["tokenizer"] else "none in this directory"),
+    ]
+
+
+def _run_lines(r: dict) -> list[tuple[str, str]]:
+    out = [("state", r["state"])]
+    if r["step"] is not None:
+        extra = f", {amount(r['tokens'], 'tokens')}" if r["tokens"] else ""
+        out.append(("step", f"{r['step']:,}{extra}" + (f" in {clock(r['seconds'])}" if r["seconds"] else "")))
+    if r["loss"] is not None:
+        out.append(("loss", f"{r['loss']:.4f} (training, nats per token)"))
+    if r["val_loss"] is not None:
+        per_byte = f", {r['val_bpb']:.4f} bits per byte" if r["val_bpb"] is not None else ""
+        out.append(("validation", f"last {r['val_loss']:.4f}{per_byte} at step {r['val_step']:,}"))
+        out.append(("", f"best {r['best_val_loss']:.4f} at step {r['best_step']:,}"))
+    if r["bits_per_byte"] is not None:
+        out.append(("test", f"{r['bits_per_byte']:.4f} bits per byte, perplexity {r['perplexity_per_token']:.2f} per token"))
+    out.append(("checkpoints", ", ".join(r["checkpoints"]) or "none yet"))
+    for name in ("model", "report"):
+        if r[name]:
+            out.append((name, str(Path(r["path"]) / r[name])))
+    return out
+
+
+def _data_lines(d: dict) -> list[tuple[str, str]]:
+    out = []
+    for name, s in list(d["sources"].items())[:6]:
+        out.append(("source", f"{name}: {s['path']}" + (f", {amount(s['bytes'], 'B')}" if s["bytes"] else "")))
+    if len(d["sources"]) > 6:
+        out.append(("", f"and {len(d['sources']) - 6} more"))
+    for name, s in d["splits"].items():
+        out.append((name, f"{s['documents']:,} documents, {s['tokens']:,} tokens, {amount(s['bytes'], 'B')}"))
+    text = sum(s["bytes"] for s in d["splits"].values())
+    tokens = sum(s["tokens"] for s in d["splits"].values())
+    kind = f"{d['tokenizer']}, " if d["tokenizer"] else ""
+    out.append(("tokenizer", f"{kind}{d['vocab_size']:,} tokens, {text / max(1, tokens):.2f} bytes a token here"))
+    return out
+
+
+def _tokenizer_lines(t: dict) -> list[tuple[str, str]]:
+    specials = ", ".join(f"{name} {i}" for name, i in list(t["specials"].items())[:8])
+    more = f" and {len(t['specials']) - 8} more" if len(t["specials"]) > 8 else ""
+    return [
+        ("type", f"{t['type']}{', byte-level' if t['byte_level'] else ''}"),
+        ("vocabulary", f"{t['vocab_size']:,} tokens"),
+        ("specials", specials + more or "none"),
+        ("mean length", f"{t['mean_bytes']:.2f} bytes over the vocabulary"),
+        ("longest", " ".join(repr(token if len(token) <= 24 else token[:23] + "…") for token in t["longest"][:8])),
+        ("fingerprint", t["fingerprint"][:16]),
+    ]
