@@ -1,4 +1,4 @@
-"""A run directory like a real one, made in a second: real text and a real tokenizer, made-up training.
+"""A run directory like a real one, made in seconds: real text and a real tokenizer, made-up training.
 
 The "embedding table" after training is random directions plus a shared one for tokens of a kind, so that its maps have
 something to show; the loss falls as a power law with the noise of batches. Nothing here is measured.
@@ -11,20 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
+from llmwright.data.prepare import prepare
+from llmwright.recipe import Data, Tokenizer
+from llmwright.tokens.load import load
+
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
-FILES = ("argparse.py", "ast.py", "calendar.py", "codecs.py", "datetime.py", "enum.py", "heapq.py", "random.py", "shutil.py")
+FILES = (
+    "argparse.py", "ast.py", "calendar.py", "codecs.py", "datetime.py", "doctest.py", "enum.py", "ftplib.py", "gzip.py",
+    "heapq.py", "inspect.py", "locale.py", "mailbox.py", "numbers.py", "pdb.py", "pickle.py", "random.py", "shutil.py",
+    "statistics.py", "tarfile.py", "trace.py", "turtle.py", "typing.py", "zipfile.py",
+)
 
 
 def make_run(run: Path, steps: int = 1500, vocab_size: int = 2048) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    texts = [(STDLIB / name).read_text(encoding="utf-8") for name in FILES if (STDLIB / name).exists()]
-    tokens = _tokenizer(run / "data" / "tokenizer", texts, vocab_size)
-    ids = _shards(run / "data", tokens, texts)
-    _write(run / "data" / "data.json", _card(texts, len(ids)))
-    _tables(run, tokens, rng)
+    text = _data(run / "data", run / "corpus", vocab_size)
+    _tables(run, rng)
     _metrics(run, steps, rng)
-    _samples(run, texts[0], steps, rng)
+    _samples(run, text, steps, rng)
     (run / "recipe.yaml").write_text(RECIPE)
     _write(run / "plan.json", PLAN)
     _write(run / "result.json", RESULT)
@@ -38,46 +43,26 @@ def _write(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content))
 
 
-def _tokenizer(directory: Path, texts: list[str], vocab_size: int):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=["<|endoftext|>"], show_progress=False,
-                                  initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(texts, trainer)
-    directory.mkdir(parents=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    return tokenizer
+def _data(data: Path, texts: Path, vocab_size: int) -> str:
+    """A real data directory, with an exact duplicate, a short file and mojibake to clean; returns one of its texts."""
+    texts.mkdir()
+    for name in FILES:
+        if (STDLIB / name).exists():
+            (texts / name).write_bytes((STDLIB / name).read_bytes())
+    (texts / "again.py").write_bytes((STDLIB / FILES[0]).read_bytes())
+    (texts / "short.py").write_text("x = 1\n")
+    (texts / "latin.py").write_bytes(("# " + "café déjà vu, " * 40).encode("latin-1"))
+    prepare(Data(corpus={"stdlib": str(texts)}), Tokenizer(vocab_size=vocab_size), data)
+    return (texts / FILES[0]).read_text(encoding="utf-8")
 
 
-def _shards(data: Path, tokenizer, texts) -> np.ndarray:
-    (data / "train").mkdir()
-    ids = np.concatenate([[0, *encoding.ids] for encoding in tokenizer.encode_batch(texts)]).astype("<u2")
-    ids.tofile(data / "train" / "stdlib-00000.tokens")
-    return ids
-
-
-def _card(texts, n_tokens) -> dict:
-    n_bytes = sum(len(t.encode()) for t in texts)
-    split = {"tokens": n_tokens, "documents": 1400, "bytes": n_bytes}
-    small = {"tokens": n_tokens // 8, "documents": 170, "bytes": n_bytes // 8}
-    return {
-        "vocab_size": 2048, "bos_id": 0,
-        "sources": [{"name": "stdlib", "path": "python:stdlib", "files": 1780, "bytes": 30_100_000, "documents": 1780}],
-        "splits": {"train": split, "val": small, "test": small},
-        "examples": [texts[1][:1500], texts[2][:1500]],
-    }
-
-
-def _tables(run: Path, tokenizer, rng) -> None:
+def _tables(run: Path, rng) -> None:
     from safetensors.numpy import save_file
 
-    size, width = tokenizer.get_vocab_size(), 64
+    tokenizer = load(run / "data")
+    size, width = tokenizer.vocab_size, 64
     start = rng.normal(0, 0.02, (size, width)).astype(np.float32)
-    groups = np.array([len(t) % 7 + 7 * t.startswith("Ġ") for t in map(tokenizer.id_to_token, range(size))])
+    groups = np.array([len(t) % 7 + 7 * t.startswith(b" ") for t in map(tokenizer.token_bytes, range(size))])
     trained = start * 8 + rng.normal(0, 0.09, (14, width))[groups].astype(np.float32)
     (run / "model").mkdir()
     save_file({"embedding": start}, run / "embeddings-start.safetensors")
@@ -92,14 +77,15 @@ def _metrics(run: Path, steps: int, rng) -> None:
             line = {
                 "step": step, "tokens": step * 8192, "time": step * 0.155, "loss": round(loss, 5),
                 "lr": 3e-3 * warm * decay, "grad_norm": float(np.exp(rng.normal(-0.9, 0.25)) + 3 / step),
-                "tokens_per_second": 52_000 + rng.normal(0, 900), "mfu": 0.42 + rng.normal(0, 0.01),
+                "tokens_per_second": (56_000 if step < 500 else 52_000) + rng.normal(0, 900), "mfu": 0.42 + rng.normal(0, 0.01),
+                "context": 256 if step < 500 else 512, "batch": 32 if step < 500 else 16, "epoch": step / steps,
             }
             if step == 700:
                 line |= {"loss": None, "grad_norm": None}
             out.write(json.dumps(line) + "\n")
             if step % 100 == 0:
                 val = 1.56 + 6.1 * (1 + step / 12) ** -0.42
-                out.write(json.dumps({"step": step, "val_loss": val, "val_bpb": val / math.log(2) / 3.4}) + "\n")
+                out.write(json.dumps({"step": step, "tokens": step * 8192, "time": step * 0.155, "val_loss": val, "val_bpb": val / math.log(2) / 3.4}) + "\n")
         out.write('{"step": 1501, "loss": 2.')  # killed while it wrote
 
 

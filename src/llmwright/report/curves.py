@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from .inputs import Missing
-from .series import column, smooth, thin, undo_replays
+from .series import column, smooth, thin
 
 LN2 = math.log(2)
 
@@ -44,6 +44,24 @@ def _train_and_val(train, val, unit: str, name: str) -> list[dict]:
     return [{**trace, "meta": name} for trace in traces]
 
 
+def _growth(lines: list[dict]) -> dict:
+    """A dotted line, with its words, where the rows grew: loss and throughput jump there for that reason alone."""
+    shapes, words, before = [], [], None
+    for line in lines:
+        now = line.get("batch"), line.get("context")
+        if None in now or now == before:
+            continue
+        if before:
+            at = line["step"]
+            shapes.append({"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper",
+                           "line": {"color": "var(--ink-2)", "width": 1, "dash": "dot"}})
+            words.append({"x": at, "y": 0.72, "yref": "paper", "text": f"{now[0]} × {now[1]} tokens", "showarrow": False,
+                          "xanchor": "left", "xshift": 5, "font": {"size": 12}})
+        before = now
+    few = len(shapes) <= 6
+    return {"shapes": shapes, "annotations": words} if shapes and few else {}
+
+
 def loss_figure(lines: list[dict]) -> dict:
     """Loss by step, per token (nats) and in bits per byte; the page's buttons choose one by the traces' `meta`.
 
@@ -66,6 +84,7 @@ def loss_figure(lines: list[dict]) -> dict:
     layout = {
         "xaxis": {"title": {"text": "step"}, "range": [0, float(last)]}, "yaxis": {"title": {"text": "loss"}},
         "legend": {"x": 1, "y": 1, "xanchor": "right", "yanchor": "top"}, "showlegend": True,
+        **_growth(lines),
     }
     return {"id": "loss", "data": data, "layout": layout, "height": 400, "bits": len(bits[0]) > 0, "best": best}
 
@@ -87,7 +106,6 @@ def _small(lines, key, identity, title, colour, hover, *, log=False, scale=1.0, 
 
 def training(lines: list[dict]) -> dict:
     """Everything the page shows of the training: figures, the best evaluation, and how many steps were skipped."""
-    lines = undo_replays(lines)
     loss = loss_figure(lines)
     small = [
         _small(lines, "lr", "lr", "Learning rate", "var(--ink-2)", "%{y:.2e}"),

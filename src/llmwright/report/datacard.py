@@ -7,87 +7,106 @@ from ..progress import amount
 from .inputs import read_json
 from .series import number
 
-SPLITS = ("train", "val", "test")
-
-
-def counted(value, key: str = "documents") -> float:
-    """A count, given as a number or inside an object; NaN where it is neither."""
-    return number(value.get(key) if isinstance(value, dict) else value if key == "documents" else None)
-
-
-def _show(value: float, unit: str = "") -> str:
-    return amount(value, unit) if math.isfinite(value) else ""
-
-
-def _sources(card: dict) -> list[dict]:
-    given = card.get("sources") or []
-    if isinstance(given, dict):
-        given = [{"name": name, **(s if isinstance(s, dict) else {"path": s})} for name, s in given.items()]
-    rows = []
-    for source in given:
-        path = str(source.get("path", ""))
-        rows.append({
-            "name": str(source.get("name") or path), "path": path,
-            "files": _show(number(source.get("files"))), "documents": _show(number(source.get("documents"))),
-            "bytes": _show(number(source.get("bytes")), "B"),
-        })
-    return rows
-
-
-def waterfall(read: tuple[float, float], dropped: list[tuple[str, float, float]]) -> list[dict]:
-    """Rows from all that was read, through each step that removed documents, to what was kept.
-
-    `read` and each dropped row are (documents, bytes). `start` and `width` are shares of the documents read: each drop
-    hangs where the one before it ended.
-    """
-    documents, size = read
-    left, left_bytes = documents, size
-    rows = [{"label": "read", "role": "total", "start": 0, "width": 1, "documents": _show(documents),
-             "bytes": _show(size, "B")}]
-    for label, n, n_bytes in dropped:
-        left, left_bytes = left - n, left_bytes - n_bytes
-        rows.append({"label": label.replace("_", " "), "role": "drop", "start": max(left, 0) / documents,
-                     "width": n / documents, "documents": "−" + _show(n),
-                     "bytes": "−" + _show(n_bytes, "B") if math.isfinite(n_bytes) else ""})
-    rows.append({"label": "kept", "role": "total", "start": 0, "width": max(left, 0) / documents,
-                 "documents": _show(left), "bytes": _show(left_bytes, "B")})
-    return rows
-
-
-def _splits(card: dict) -> list[dict]:
-    splits = []
-    for name in SPLITS:
-        split = (card.get("splits") or {}).get(name) or {}
-        shards = split.get("shards") or []
-        totals = {
-            key: number(split[key]) if key in split else sum(number(s.get(key)) for s in shards)
-            for key in ("tokens", "documents", "bytes")
-        }
-        if totals["tokens"] > 0:
-            splits.append({"name": {"train": "training", "val": "validation", "test": "test"}[name], **totals})
-    whole = sum(s["tokens"] for s in splits)
-    return [
-        {**s, "share": s["tokens"] / whole, "train_bytes": s["bytes"], "tokens": _show(s["tokens"]),
-         "documents": _show(s["documents"]), "bytes": _show(s["bytes"], "B")}
-        for s in splits
-    ]
-
-
-def example_texts(card: dict) -> list[str]:
-    """The example documents, as texts."""
-    return [str(e.get("text", "") if isinstance(e, dict) else e) for e in card.get("examples") or []]
-
-
-def split_bytes(card: dict, name: str) -> tuple[float, float]:
-    """Bytes and tokens of a split, from its own totals or its shards."""
-    split = (card.get("splits") or {}).get(name) or {}
-    shards = split.get("shards") or []
-    return tuple(number(split[k]) if k in split else sum(number(s.get(k)) for s in shards) for k in ("bytes", "tokens"))
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+LABELS = {
+    "min_chars": "too short", "max_line_chars": "lines too long", "min_letter_share": "too few letters",
+    "max_repeated_line_share": "repeated lines", "overlap": "overlap with test text",
+}
+REPAIRS_SHOWN = 8
 
 
 def data(run: Path) -> dict:
     """What the page's data section shows. Raises Missing."""
     card = read_json(run / "data" / "data.json")
-    steps, repairs = [], ""
-    return {"sources": _sources(card), "steps": steps, "repairs": repairs, "splits": _splits(card),
-            "examples": [text[:1500] for text in example_texts(card)[:3]]}
+    rule = (card.get("split") or {}).get("rule")
+    return {
+        "sources": _sources(card), **_steps(card.get("steps") or {}), "splits": _splits(card),
+        "rule": "Each document cut into its first, middle and last part" if rule == "tail" else "Split by document",
+        "examples": [text[:1500] for text in example_texts(card)[:3]],
+    }
+
+
+def example_texts(card: dict) -> list[str]:
+    """The example documents, as texts."""
+    examples = card.get("examples")
+    return [str(e["text"]) for e in examples if isinstance(e, dict) and "text" in e] if isinstance(examples, list) else []
+
+
+def training_size(card: dict) -> tuple[float, float]:
+    """Bytes and tokens of the training text; NaN where the card does not say."""
+    splits = card.get("splits")
+    train = splits.get("train") if isinstance(splits, dict) else None
+    return tuple(number(train.get(key)) if isinstance(train, dict) else math.nan for key in ("bytes", "tokens"))
+
+
+def _show(value, unit: str = "") -> str:
+    return amount(value, unit) if math.isfinite(number(value)) else ""
+
+
+def _sources(card: dict) -> list[dict]:
+    """A row a source: files and size as they were read, tokens as they ended up over all splits."""
+    tokens = {
+        name: sum(split.get("sources", {}).get(name, {}).get("tokens", 0) for split in card["splits"].values())
+        for name in card["sources"]
+    }
+    return [
+        {"name": name, "path": str(source.get("path", "")), "files": _show(source.get("files")),
+         "bytes": _show(source.get("bytes"), "B"), "tokens": _show(tokens[name])}
+        for name, source in card["sources"].items()
+    ]
+
+
+def _steps(steps: dict) -> dict:
+    """The waterfall, and in words the repairs and the steps that removed nothing."""
+    drops = {**steps.get("dropped", {})}
+    drops |= {name: steps[name] for name in ("exact_duplicates", "near_duplicates", "overlap") if steps.get(name)}
+    read = steps.get("read") or {}
+    if not read.get("documents"):
+        return {"steps": [], "notes": []}
+    hit = {name: count for name, count in drops.items() if count["documents"]}
+    kept = dict(steps["kept"])  # before the overlap was taken out of the training text
+    for key in kept:
+        kept[key] -= steps.get("overlap", {}).get(key, 0)
+    notes = []
+    repaired = {name: n for name, n in (steps.get("repaired") or {}).items() if n}
+    if repaired:
+        most = sorted(repaired.items(), key=lambda item: -item[1])[:REPAIRS_SHOWN]
+        notes.append("Documents repaired: " + ", ".join(f"{name} in {n:,}" for name, n in most) + ".")
+    idle = [_label(name) for name in drops if name not in hit]
+    if idle:
+        notes.append("Nothing to remove: " + ", ".join(idle) + ".")
+    return {"steps": waterfall(read, hit, kept), "notes": notes}
+
+
+def _label(name: str) -> str:
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def waterfall(read: dict, drops: dict[str, dict], kept: dict) -> list[dict]:
+    """Rows from all that was read, through each step that removed documents, to what was kept.
+
+    Each is {"documents", "bytes"}. `start` and `width` are shares of the documents read: each drop hangs where the one
+    before it ended. (A long document that was cut counts as several afterwards, so what is kept can exceed the rest.)
+    """
+    whole = left = read["documents"]
+    rows = [_row("read", "total", 0, 1, read)]
+    for name, count in drops.items():
+        left -= count["documents"]
+        rows.append(_row(_label(name), "drop", max(left, 0) / whole, count["documents"] / whole, count, "−"))
+    rows.append(_row("kept", "total", 0, min(kept["documents"] / whole, 1), kept))
+    return rows
+
+
+def _row(label: str, role: str, start: float, width: float, count: dict, sign: str = "") -> dict:
+    return {"label": label, "role": role, "start": start, "width": width,
+            "documents": sign + _show(count["documents"]), "bytes": sign + _show(count["bytes"], "B")}
+
+
+def _splits(card: dict) -> list[dict]:
+    splits = {name: card["splits"][name] for name in SPLITS if card["splits"].get(name, {}).get("tokens")}
+    whole = sum(split["tokens"] for split in splits.values())
+    return [
+        {"name": SPLITS[name], "share": split["tokens"] / whole, "tokens": _show(split["tokens"]),
+         "documents": _show(split["documents"]), "bytes": _show(split["bytes"], "B")}
+        for name, split in splits.items()
+    ]

@@ -53,12 +53,15 @@ def principal_components(table: np.ndarray, k: int = 2) -> tuple[np.ndarray, np.
 def neighbours(table: np.ndarray) -> np.ndarray:
     """t-SNE of the rows of `table` (N, D) as (N, 2). By direction, not length: frequent tokens have longer rows."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     if len(table) < 5:
         raise Missing("There are too few tokens for t-SNE.")
     unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
     perplexity = min(30.0, (len(table) - 1) / 3)
-    return TSNE(2, init="pca", perplexity=perplexity, random_state=0).fit_transform(unit.astype(np.float32))
+    tsne = TSNE(2, init="pca", perplexity=perplexity, random_state=0)
+    with threadpool_limits(1):  # so few points: measured 1.8 s on one thread, 6.4 s on two that wait for each other
+        return tsne.fit_transform(unit.astype(np.float32))
 
 
 def frequencies(data: Path, vocab_size: int) -> np.ndarray:

@@ -51,6 +51,7 @@
     else {
       const axis = figure.layout.xaxis, log = button.dataset.value === "log";
       figure.last ??= axis.range[1];
+      for (const words of figure.layout.annotations || []) { words.step ??= words.x; words.x = log ? Math.log10(words.step) : words.step; }
       Object.assign(axis, { type: button.dataset.value, range: log ? [0, Math.log10(figure.last)] : [0, figure.last] });
     }
     draw(figure);

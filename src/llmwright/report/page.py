@@ -76,7 +76,7 @@ def _tokens(run, recipe, card, test, task) -> tuple[dict, dict]:
         own = tokenizer.load(run)
     except Missing as reason:
         return {"missing": str(reason)}, {"missing": str(reason)}
-    size, tokens = datacard.split_bytes(card, "train")
+    size, tokens = datacard.training_size(card)
     per_token = size / tokens if tokens > 0 else None
     examples = datacard.example_texts(card) + [c["text"] for c in test.get("completions", [])]
     example = max(examples[:3], key=len) if examples else ""
@@ -86,7 +86,7 @@ def _tokens(run, recipe, card, test, task) -> tuple[dict, dict]:
             ("Kind", {"bpe": "byte-level BPE"}.get(statistics["kind"], statistics["kind"])),
             ("Vocabulary", f"{statistics['vocab_size']:,}"),
             ("Bytes per token", f"{statistics['bytes_per_token']:.2f}" if statistics["bytes_per_token"] else "—"),
-            ("Special tokens", ", ".join(statistics["specials"]) or "none"),
+            ("Special tokens", _listed(statistics["specials"])),
         ]
     task.advance()
     code = any(mark in json.dumps(card.get("sources", "")) for mark in ("python:", ".py")) or "check: python" in str(
@@ -94,6 +94,11 @@ def _tokens(run, recipe, card, test, task) -> tuple[dict, dict]:
     drawn = section(maps.maps, run, own, code)
     task.advance()
     return statistics, drawn
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more or "none"
 
 
 def _figures(sections: dict) -> list[dict]:

@@ -10,23 +10,6 @@ import math
 import numpy as np
 
 
-def undo_replays(lines: list[dict]) -> list[dict]:
-    """A resumed run repeats the steps after its last checkpoint; what it wrote there the first time no longer counts.
-
-    A line whose step is below the one before it starts such a replay: earlier lines from that step on are dropped.
-    """
-    kept: list[dict] = []
-    for line in lines:
-        step = line.get("step")
-        if not isinstance(step, (int, float)):
-            continue
-        if kept and step < kept[-1]["step"]:
-            while kept and kept[-1]["step"] >= step:
-                kept.pop()
-        kept.append(line)
-    return kept
-
-
 def number(value) -> float:
     """`value` as a float; what is absent, null or no number becomes NaN."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from ..progress import amount, clock
-from .datacard import split_bytes
+from .datacard import training_size
 from .series import number
 
 FAMILIES = {"llama": "Llama", "qwen3": "Qwen3", "gpt2": "GPT-2"}
@@ -21,7 +21,7 @@ def lede(recipe, plan, card, result) -> str:
     words = f"A {size}{family + '-style ' if family else ''}language model"
     if shape.get("n_layers") and shape.get("d_model"):
         words += f", {shape['n_layers']} layers deep and {shape['d_model']} wide"
-    size, _ = split_bytes(card, "train")
+    size, _ = training_size(card)
     if size > 0:
         words += f", trained {'on' if shape.get('start_from') else 'from scratch on'} {amount(size, 'B')} of text"
     if number(result.get("seconds")) > 0:

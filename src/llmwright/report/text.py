@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from .inputs import Missing, read_json, read_lines
-from .series import undo_replays
 
 MOST_STEPS = 60  # positions of the samples' slider
 
@@ -16,7 +15,7 @@ def _after_prompt(prompt: str, text: str) -> dict:
 def samples(run: Path) -> dict:
     """Sample texts grouped by step, ascending; evenly fewer when there are very many. Raises Missing."""
     by_step: dict[int, list[dict]] = {}
-    for line in undo_replays(read_lines(run / "samples.jsonl")):
+    for line in read_lines(run / "samples.jsonl"):
         prompt, text = str(line.get("prompt") or ""), str(line.get("text") or "")
         by_step.setdefault(int(line["step"]), []).append(_after_prompt(prompt, text))
     steps = [{"step": step, "texts": by_step[step]} for step in sorted(by_step)]

@@ -1,6 +1,5 @@
 """The tokenizer: its vocabulary by length, its longest tokens, and a text cut into tokens."""
 
-import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from .embedding import visible
 from .inputs import Missing
 
 EXAMPLE_CHARACTERS = 900
+LONGEST = 20  # bytes; longer tokens share the histogram's last bar
 
 
 def load(run: Path):
@@ -39,32 +39,30 @@ def cut(tokenizer, text: str) -> list[dict]:
     return pieces
 
 
-def longest(tokens: list[bytes], n: int = 18) -> list[str]:
-    """The longest tokens of the vocabulary that hold a letter: runs of spaces and dashes say little."""
-    words = [t for t in tokens if any(unicodedata.category(c)[0] == "L" for c in t.decode("utf-8", "ignore"))]
-    return [visible(t) for t in sorted(words, key=lambda t: (-len(t), t))[:n]]
-
-
 def statistics(tokenizer, example: str, bytes_per_token: float | None) -> dict:
     """Figures, the histogram of token lengths as a figure, and the example cut into tokens."""
-    special = set(tokenizer.special_tokens.values())
-    tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size) if i not in special]
-    lengths = Counter(min(len(t), 20) for t in tokens if t)
+    from ..tokens.statistics import statistics as measure
+
+    figures = measure(tokenizer, top=400)
+    lengths = Counter()
+    for length, count in figures["lengths"].items():
+        lengths[min(int(length), LONGEST)] += count
     x = list(range(1, max(lengths, default=1) + 1))
+    ticks = [n for n in x if n in (1, 5, 10, 15, LONGEST)]
     histogram = {
         "id": "lengths", "title": "Tokens by length in bytes", "height": 230,
         "data": [{"type": "bar", "x": x, "y": [lengths[n] for n in x], "marker": {"color": "var(--train)"},
                   "hovertemplate": "%{y:,} tokens of %{x} bytes<extra></extra>"}],
-        "layout": {"bargap": 0.25, "yaxis": {"nticks": 4}, "xaxis": {"tickvals": [n for n in x if n in (1, 5, 10, 15, 20)],
-                   "ticktext": ["20+" if n == 20 else str(n) for n in x if n in (1, 5, 10, 15, 20)]}},
+        "layout": {"bargap": 0.25, "yaxis": {"nticks": 4},
+                   "xaxis": {"tickvals": ticks, "ticktext": [f"{n}+" if n == LONGEST else str(n) for n in ticks]}},
     }
-    example = example[:EXAMPLE_CHARACTERS]
-    pieces = cut(tokenizer, example) if example else []
-    count = sum(piece["count"] for piece in pieces)
-    if bytes_per_token is None and count:
-        bytes_per_token = len(example.encode()) / count
+    # the longest ones that hold a letter: runs of spaces and dashes say little
+    words = [t["id"] for t in figures["longest"] if any(c.isalpha() for c in t["text"].replace("\\n", ""))]
+    pieces = cut(tokenizer, example[:EXAMPLE_CHARACTERS]) if example else []
+    count, size = sum(piece["count"] for piece in pieces), sum(len(piece["text"].encode()) for piece in pieces)
     return {
-        "kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "specials": list(tokenizer.special_tokens),
-        "bytes_per_token": bytes_per_token, "longest": longest(tokens), "histogram": histogram, "pieces": pieces,
-        "example_bytes": len(example.encode()), "example_tokens": count,
+        "kind": figures["kind"], "vocab_size": figures["vocab_size"], "specials": list(figures["specials"]),
+        "bytes_per_token": bytes_per_token or (size / count if count else None),
+        "longest": [visible(tokenizer.token_bytes(i)) for i in words[:18]], "histogram": histogram, "pieces": pieces,
+        "example_bytes": size, "example_tokens": count,
     }
