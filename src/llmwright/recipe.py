@@ -59,8 +59,8 @@ class Data(Section):
     near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = 0.8  # Jaccard threshold; null: keep them
     split: Literal["hash", "tail"] = "hash"  # hash: whole documents, by a stable hash; tail: the last part of each
     fractions: tuple[Fraction, Fraction, Fraction] = (0.8, 0.1, 0.1)  # train, validation, test
-    overlap_tokens: int = Field(13, ge=0)  # drop training documents that share so many tokens in a row with the
-    # validation or test text (Brown et al. 2020, appendix C); 0: keep them
+    overlap_tokens: int = Field(13, ge=0)  # drop training documents that share so many words in a row with the
+    # validation or test text (Brown et al. 2020, appendix C, whose tokens are words); 0: keep them
     workers: int = Field(0, ge=0)  # processes; 0: one a core
     shard_tokens: int = Field(100_000_000, ge=1000)
 

@@ -19,7 +19,7 @@ from .dedup import repeated
 from .near import NearDuplicates
 from .read import batches
 from .sources import Listing
-from .work import CleanTask, Cleaned
+from .work import CleanTask
 from .workers import Workers
 
 FILTERS = ("min_chars", "max_line_chars", "min_letter_share", "max_repeated_line_share")
@@ -50,6 +50,12 @@ class Corpus:
 
     def names(self, batch: Spooled) -> list[str]:
         return json.loads(batch.path.with_suffix(".names").read_text())
+
+    def text(self, batch: Spooled, number: int) -> bytes:
+        """One document."""
+        with open(batch.path, "rb") as file:
+            file.seek(int(self.sizes[batch.first : number].sum()))
+            return file.read(int(self.sizes[number]))
 
     def texts(self, wanted: np.ndarray) -> Iterator[tuple[int, bytes]]:
         """(number, UTF-8 text) of the documents with `wanted`, (N,) bool, in order."""

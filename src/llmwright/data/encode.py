@@ -13,10 +13,11 @@ from .. import recipe
 from ..errors import RequestError
 from ..progress import Progress
 from .corpus import Corpus, Spooled
-from .overlap import build_filter, resolve
+from .overlap import HASH, HIT, Runs, build_filter, resolve
 from .shard_writer import ShardWriter, token_dtype
 from .split import PARTS
-from .work import TokenizeTask, Tokenized
+from .words import word_spans
+from .work import Tokenized, TokenizeTask
 from .workers import Workers
 
 
@@ -49,20 +50,22 @@ class Encoder:
                 for batch, out in self._map(workers, self.parts, None, task):
                     self._write(batch.source, out, (0, 1, 2))
             else:
-                hashes, table, hits = (self.spool / name for name in ("evaluation", "filter", "hits"))
-                with open(hashes, "wb") as file:
-                    for batch, out in self._map(workers, np.where(self.parts == 0, -1, self.parts), None, task):
-                        self._write(batch.source, out, (1, 2))
-                        file.write(out.hashes.data)
-                build_filter(hashes, table)
+                evaluation, hits = Runs(self.spool / "evaluation", HASH), Runs(self.spool / "hits", HIT)
+                for batch, out in self._map(workers, np.where(self.parts == 0, -1, self.parts), None, task):
+                    self._write(batch.source, out, (1, 2))
+                    evaluation.add(out.hashes)
+                evaluation.close()
+                build_filter(evaluation, self.spool / "filter")
                 kept_for_later = []
-                with open(hits, "wb") as file:
-                    for batch, out in self._map(workers, np.where(self.parts == 0, 0, -1), table, task):
-                        kept_for_later.append((batch, *self._set_aside(batch, out)))
-                        file.write(out.hits.data)
+                training = np.where(self.parts == 0, 0, -1)
+                for batch, out in self._map(workers, training, self.spool / "filter", task):
+                    kept_for_later.append((batch, *self._set_aside(batch, out)))
+                    hits.add(out.hits)
+                hits.close()
         if self.overlap:
-            with progress.task("overlap with the evaluation text", total, "B") as task:
-                first = resolve(hits, hashes, len(self.corpus.sizes))
+            with progress.task("overlap with the evaluation text", int(self.corpus.sizes[self.parts == 0].sum()),
+                               "B") as task:
+                first = resolve(hits, evaluation, len(self.corpus.sizes))
                 for batch, lengths, numbers in kept_for_later:
                     self._write_without_overlap(batch, lengths, numbers, first)
                     task.advance(int(self.corpus.sizes[numbers].sum()), dropped=self.result.overlap["documents"])
@@ -103,28 +106,22 @@ class Encoder:
         batch.path.with_suffix(".tokens").unlink()  # the disk never holds all tokens twice
         lengths = lengths.astype(np.int64)
         clean = first[numbers] < 0
-        self._count_overlap(batch, tokens, lengths, numbers, first)
-        if clean.all():
-            keep = slice(None)
-        else:
-            keep = np.repeat(clean, lengths)
+        self._count_overlap(batch, lengths, numbers, first)
         if clean.any():
-            self._writer("train", batch.source).add_many(
-                tokens[keep], lengths[clean], self.corpus.sizes[numbers[clean]])
+            kept = tokens if clean.all() else tokens[np.repeat(clean, lengths)]
+            self._writer("train", batch.source).add_many(kept, lengths[clean], self.corpus.sizes[numbers[clean]])
 
-    def _count_overlap(self, batch: Spooled, tokens, lengths, numbers, first) -> None:
-        starts = np.cumsum(lengths) - lengths
+    def _count_overlap(self, batch: Spooled, lengths, numbers, first) -> None:
         bad = np.flatnonzero(first[numbers] >= 0)
         self.result.overlap["documents"] += len(bad)
         self.result.overlap["bytes"] += int(self.corpus.sizes[numbers[bad]].sum())
         self.result.overlap["tokens"] += int(lengths[bad].sum())
-        for i in bad[: self.examples - len(self.result.dropped)]:
-            at = starts[i] + first[numbers[i]]
-            self.result.dropped.append({
-                "name": self.corpus.names(batch)[numbers[i] - batch.first],
-                "source": batch.source,
-                "shares": self.tokenizer.decode(tokens[at : at + self.overlap].tolist()),
-            })
+        for number in numbers[bad[: self.examples - len(self.result.dropped)]].tolist():
+            starts, ends = word_spans(text := self.corpus.text(batch, number))
+            at = first[number]
+            shared = text[starts[at] : ends[at + self.overlap - 1]].decode("utf-8", "replace")
+            name = self.corpus.names(batch)[number - batch.first]
+            self.result.dropped.append({"name": name, "source": batch.source, "shares": shared})
 
 
 def begin_id(tokenizer) -> int:

@@ -1,10 +1,9 @@
 """Near duplicates by MinHash (Broder 1997) and locality-sensitive hashing (Indyk & Motwani 1998).
 
-A document is the set of its shingles: every 5 words in a row, lower-cased, punctuation and spaces aside (a Chinese,
-Japanese or Korean character counts as a word). Its signature is 128 minima, so the share of equal places estimates
-the Jaccard similarity of two sets with a standard error of at most 0.045. Signatures are cut into bands; documents
-that agree on a whole band are candidates, and a candidate is dropped when the full signatures agree on the threshold
-with an earlier document.
+A document is the set of its shingles: every 5 words in a row. Its signature is 128 minima, so the share of equal
+places estimates the Jaccard similarity of two sets with a standard error of at most 0.045. Signatures are
+cut into bands; documents that agree on a whole band are candidates, and a candidate is dropped when its signature
+agrees with an earlier document's to the threshold.
 """
 
 import functools
@@ -12,18 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .rolling import mix, span_hashes, window_hashes
+from .rolling import mix, window_hashes
+from .words import word_hashes
 
 PERMUTATIONS = 128
 SHINGLE = 5  # words
 SEED = 0x5EED
-_PIECE = 1 << 18  # bytes hashed at a time: the temporaries are eight times as large
 _PAD = np.uint64(0x70AD)
-
-_LETTER = np.array([c >= 0x80 or chr(c).isalnum() or c == ord("_") for c in range(256)])
-_CJK = np.array([0xE3 <= c <= 0xED or c >= 0xF0 for c in range(256)])  # first bytes of such characters in UTF-8
-_LOWER = np.array([c + 32 if ord("A") <= c <= ord("Z") else c for c in range(256)], np.uint8)
-_SPACES = np.isin(np.arange(256), list(b" \t\n"))
 
 
 @functools.cache
@@ -36,33 +30,6 @@ def bands(threshold: float) -> tuple[int, int]:
     return PERMUTATIONS, 1
 
 
-def word_hashes(data: bytes) -> np.ndarray:
-    """uint64 hash of each word of a UTF-8 text, in order."""
-    out = []
-    buffer = np.frombuffer(data, np.uint8)
-    at = 0
-    while at < len(buffer):
-        piece = buffer[at : at + _PIECE]
-        if at + _PIECE < len(buffer):  # do not cut a word
-            spaces = np.flatnonzero(_SPACES[piece[-4096:]])
-            if len(spaces):
-                piece = piece[: len(piece) - 4096 + spaces[-1] + 1]
-        out.append(_words(piece))
-        at += len(piece)
-    return np.concatenate(out) if out else np.empty(0, np.uint64)
-
-
-def _words(piece: np.ndarray) -> np.ndarray:
-    letter = np.zeros(len(piece) + 2, bool)
-    letter[1:-1] = _LETTER[piece]
-    fresh = np.zeros(len(piece) + 1, bool)  # a character that is a word of its own begins here
-    fresh[:-1] = _CJK[piece]
-    before, here = letter[:-1], letter[1:]
-    starts = np.flatnonzero(here & (~before | fresh))
-    ends = np.flatnonzero(before & (~here | fresh))
-    return span_hashes(_LOWER[piece], starts, ends)
-
-
 def signatures(texts: list[bytes]) -> np.ndarray:
     """MinHash signatures of UTF-8 texts: (len(texts), 128) uint16 (the low bits of each minimum: Li & König 2010).
 
@@ -71,17 +38,16 @@ def signatures(texts: list[bytes]) -> np.ndarray:
     """
     from rensa import RMinHash
 
-    pad = np.full(SHINGLE - 1, _PAD)
-    words = [word_hashes(text) for text in texts]
-    lengths = np.array([len(w) for w in words])
-    padded = np.concatenate([part for w in words for part in (w, pad)] + [pad]) if words else np.empty(0, np.uint64)
-    hashes = window_hashes(padded, SHINGLE)[: len(padded) - len(pad)]
-    ends = np.cumsum(lengths + len(pad))
-    inside = np.ones(len(hashes), bool)  # windows that begin in the padding belong to no text
-    for k in range(1, len(pad) + 1):
-        inside[ends - k] = False
+    words, lengths = word_hashes(texts)
+    ends = np.cumsum(lengths + SHINGLE - 1)
+    padding = np.zeros(int(ends[-1]) if texts else 0, bool)
+    for k in range(1, SHINGLE):
+        padding[ends - k] = True
+    padded = np.full(len(padding) + SHINGLE - 1, _PAD)
+    padded[: len(padding)][~padding] = words
+    shingles = window_hashes(padded, SHINGLE)[~padding]  # a window that begins in the padding belongs to no text
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint64)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes[inside], offsets, PERMUTATIONS, SEED)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, PERMUTATIONS, SEED)
     out = np.array(matrix.to_rows(), np.uint32).astype(np.uint16).reshape(len(texts), PERMUTATIONS)
     out[lengths == 0] = 0
     return out

@@ -11,11 +11,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..errors import RequestError
-from .sources import File, Listing
 from .pieces import BLOCK, is_binary, lines, open_stream, pieces, read_up_to, reading
+from .sources import File, Listing
 
 BATCH = 2 << 20  # bytes of raw text a message to a worker
 WHOLE = 16 << 20  # a text file up to this size is one document

@@ -91,7 +91,7 @@ class TokenizeTask:
     tokenizer: Path
     vocab_size: int
     begin_id: int  # stands before every document
-    overlap: int  # tokens in a row; 0: not looked for
+    overlap: int  # words in a row; 0: not looked for
     table: Path | None  # the filter of the evaluation text; None while that text itself is tokenized
     first: int  # the number of the first document
 
@@ -114,35 +114,34 @@ def tokenize_batch(task: TokenizeTask) -> Tokenized:
     tokenizer = load_tokenizer(str(task.tokenizer))
     data = task.spool.read_bytes()
     ends = np.cumsum(task.sizes)
-    texts: list[list[str]] = [[], [], []]
+    texts: list[list[bytes]] = [[], [], []]
     places: list[list[int]] = [[], [], []]
     for i in np.flatnonzero(task.parts >= 0):
-        text = data[ends[i] - task.sizes[i] : ends[i]].decode()
-        pieces = by_tail(text, task.fractions) if task.parts[i] == 3 else [text]
-        for part, piece in enumerate(pieces, 0 if task.parts[i] == 3 else task.parts[i]):
-            if piece:
-                texts[part].append(piece)
-                places[part].append(i)
+        text = data[ends[i] - task.sizes[i] : ends[i]]
+        if task.parts[i] < 3:
+            pieces = [(task.parts[i], text)]
+        else:
+            pieces = [(p, piece.encode()) for p, piece in enumerate(by_tail(text.decode(), task.fractions)) if piece]
+        for part, piece in pieces:
+            texts[part].append(piece)
+            places[part].append(i)
     del data
     dtype = token_dtype(task.vocab_size)
-    out = Tokenized([], [], [], [])
+    out = Tokenized([], [], [], [np.array(p, np.int64) for p in places])
     for part in range(3):
         tokens, lengths = _encode(tokenizer, texts[part], dtype, task.begin_id)
         out.tokens.append(tokens)
         out.lengths.append(lengths)
-        out.n_bytes.append(np.array([len(t.encode()) for t in texts[part]], np.int64))
-        out.places.append(np.array(places[part], np.int64))
+        out.n_bytes.append(np.array([len(text) for text in texts[part]], np.int64))
     if task.overlap and task.table:
-        table = _table(str(task.table))
-        documents = task.first + out.places[0]
-        out.hits = candidates(table, out.tokens[0], out.lengths[0], task.overlap, documents)
+        out.hits = candidates(_table(str(task.table)), texts[0], task.overlap, task.first + out.places[0])
     elif task.overlap:
-        out.hashes = np.concatenate([evaluation_hashes(out.tokens[p], out.lengths[p], task.overlap) for p in (1, 2)])
+        out.hashes = evaluation_hashes(texts[1] + texts[2], task.overlap)
     return out
 
 
-def _encode(tokenizer, texts: list[str], dtype: np.dtype, begin_id: int) -> tuple[np.ndarray, np.ndarray]:
-    arrays = tokenizer.encode_batch(texts) if texts else []
+def _encode(tokenizer, texts: list[bytes], dtype: np.dtype, begin_id: int) -> tuple[np.ndarray, np.ndarray]:
+    arrays = tokenizer.encode_batch([text.decode() for text in texts]) if texts else []
     lengths = np.array([len(a) + 1 for a in arrays], np.int64)
     tokens = np.empty(int(lengths.sum()), dtype)
     at = 0
