@@ -6,6 +6,7 @@ something to show; the loss falls as a power law with the noise of batches. Noth
 
 import json
 import math
+import shutil
 import sysconfig
 from pathlib import Path
 
@@ -16,11 +17,8 @@ from llmwright.recipe import Data, Tokenizer
 from llmwright.tokens.load import load
 
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
-FILES = (
-    "argparse.py", "ast.py", "calendar.py", "codecs.py", "datetime.py", "doctest.py", "enum.py", "ftplib.py", "gzip.py",
-    "heapq.py", "inspect.py", "locale.py", "mailbox.py", "numbers.py", "pdb.py", "pickle.py", "random.py", "shutil.py",
-    "statistics.py", "tarfile.py", "trace.py", "turtle.py", "typing.py", "zipfile.py",
-)
+TEXT = STDLIB / "argparse.py"
+FILES = [TEXT, *[f for f in sorted(STDLIB.glob("*.py")) if f.stat().st_size < 30_000][:70]]  # each split gets some
 
 
 def make_run(run: Path, steps: int = 1500, vocab_size: int = 2048) -> Path:
@@ -46,14 +44,13 @@ def _write(path: Path, content: dict) -> None:
 def _data(data: Path, texts: Path, vocab_size: int) -> str:
     """A real data directory, with an exact duplicate, a short file and mojibake to clean; returns one of its texts."""
     texts.mkdir()
-    for name in FILES:
-        if (STDLIB / name).exists():
-            (texts / name).write_bytes((STDLIB / name).read_bytes())
-    (texts / "again.py").write_bytes((STDLIB / FILES[0]).read_bytes())
+    for file in FILES:
+        shutil.copyfile(file, texts / file.name)
+    shutil.copyfile(TEXT, texts / "again.py")
     (texts / "short.py").write_text("x = 1\n")
     (texts / "latin.py").write_bytes(("# " + "café déjà vu, " * 40).encode("latin-1"))
     prepare(Data(corpus={"stdlib": str(texts)}), Tokenizer(vocab_size=vocab_size), data)
-    return (texts / FILES[0]).read_text(encoding="utf-8")
+    return TEXT.read_text(encoding="utf-8")
 
 
 def _tables(run: Path, rng) -> None:
