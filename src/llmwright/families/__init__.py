@@ -13,7 +13,7 @@ FAMILIES: dict[str, Family] = {family.model_type: family for family in (LLAMA, Q
 
 def find(model_type: str | None) -> Family:
     """The family that calls itself `model_type`."""
-    if model_type in FAMILIES:
+    if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
     near = difflib.get_close_matches(str(model_type), FAMILIES, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -21,7 +21,9 @@ def find(model_type: str | None) -> Family:
 
 
 def read_config(config: dict) -> ModelConfig:
-    """A published `config.json` as our composition."""
+    """A published `config.json` as our composition. Raises RequestError that names the key at fault."""
+    if not isinstance(config, dict):
+        raise RequestError(f"config.json: must be a mapping of keys to values, not {type(config).__name__}")
     return find(config.get("model_type")).read(config)
 
 

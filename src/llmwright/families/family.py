@@ -26,11 +26,14 @@ class Family:
     ignored: tuple[str, ...] = ()
 
 
-def need(config: dict, key: str):
-    """`config[key]`, or a clear error."""
-    if config.get(key) is None:
+def need(config: dict, key: str) -> int:
+    """The size `config[key]`, or a clear error."""
+    value = config.get(key)
+    if value is None:
         raise RequestError(f"config.json: {key} is missing; a {config.get('model_type')} configuration needs it")
-    return config[key]
+    if type(value) is not int or value < 1:
+        raise RequestError(f"config.json: {key} = {value!r} is not allowed: it must be a whole number from 1 up")
+    return value
 
 
 def refuse(config: dict, key: str, allowed: tuple) -> None:

@@ -11,11 +11,13 @@ from .names import Rule, rule
 
 def _rope_theta(c: dict) -> float:
     rope = c.get("rope_parameters") or c.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise RequestError(f"config.json: rope_parameters = {rope!r} is not allowed: it must be a mapping")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise RequestError(f"config.json: rope scaling {kind!r} is not supported; supported: 'default'")
     refuse(rope, "partial_rotary_factor", (1, 1.0, None))
-    return float(rope.get("rope_theta") or c.get("rope_theta") or 10_000.0)
+    return rope.get("rope_theta") or c.get("rope_theta") or 10_000.0
 
 
 def _read(c: dict, family: str) -> ModelConfig:

@@ -93,8 +93,15 @@ class ModelConfig:
             ("context", self.context), ("n_heads", a.n_heads), ("n_kv_heads", a.n_kv_heads),
             ("head_dim", a.head_dim), ("d_ff", self.feed_forward.d_ff),
         ):
-            if value < 1:
-                raise RequestError(f"model.{name} is {value}; it must be at least 1")
+            if type(value) is not int or value < 1:
+                raise RequestError(f"model.{name} is {value!r}; it must be a whole number from 1 up")
+        for name, value, most in (
+            ("norm.eps", self.norm.eps, 1), ("init_std", self.init_std, 1e3),
+            ("rope_theta", getattr(self.positions, "theta", 1.0), 1e15), ("attention dropout", a.dropout, 1),
+            ("residual dropout", self.residual_dropout, 1), ("embedding dropout", self.embedding_dropout, 1),
+        ):
+            if type(value) not in (int, float) or not 0 <= value <= most:
+                raise RequestError(f"model: {name} is {value!r}; it must be a number from 0 to {most:g}")
         if a.n_heads % a.n_kv_heads:
             raise RequestError(
                 f"model.n_heads {a.n_heads} is not a multiple of model.n_kv_heads {a.n_kv_heads}: "
