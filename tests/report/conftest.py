@@ -20,6 +20,6 @@ def run(finished_run, tmp_path):
 @pytest.fixture(scope="session")
 def report(finished_run):
     """The page of the whole run, written once."""
-    from llmwright.report.page import write_report
+    from llmwright.report import write_report
 
     return write_report(finished_run)

@@ -135,10 +135,12 @@ MANIFEST = {
 }
 EVAL = {
     "bits_per_byte": 0.9871, "perplexity_per_token": 10.24, "loss": 2.326, "tokens": 812_345, "bytes": 2_760_000,
-    "parse_share": 0.62, "check_n": 50,
+    "parse_share": 0.62, "parse_share_of_text": 0.84, "check_n": 50, "split": "test",
     "completions": [
         {"prompt": "def mean(values):\n", "text": "    total = 0\n    for value in values:\n        total += value\n"
-                                                 "    return total / len(values)\n", "parses": True},
+                                                 "    return total / len(values)\n", "parses": None},
+    ],
+    "checked": [
         {"prompt": "class Stack:\n", "text": "    def __init__(self):\n        self.items = []\n\n"
                                             "    def push(self, item):\n        self.items.append(item\n", "parses": False},
         {"prompt": "import ", "text": "os\nimport sys\n\n__all__ = ['<b>bold</b>']\n", "parses": True},

@@ -11,7 +11,7 @@ from llmwright.errors import RequestError, WorkError
 from llmwright.report import datacard
 from llmwright.report.costs import costs, difference
 from llmwright.report.datacard import waterfall
-from llmwright.report.page import write_report
+from llmwright.report import write_report
 from llmwright.report.tokenizer import cut, load
 
 INPUTS = ("metrics.jsonl", "samples.jsonl", "eval.json", "data/data.json", "data/tokenizer/tokenizer.json", "recipe.yaml")
@@ -45,6 +45,13 @@ def test_a_token_cannot_end_the_script_that_holds_the_figures(report):
     page = report.read_text("utf-8")
     data = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)[1]
     assert "<" not in data and [figure["id"] for figure in json.loads(data)][:2] == ["loss", "lr"]
+
+
+def test_figures_from_validation_text_are_not_called_a_test(run):
+    scores = json.loads((run / "eval.json").read_text())
+    (run / "eval.json").write_text(json.dumps({**scores, "split": "val"}))
+    text = words(write_report(run).read_text("utf-8"))
+    assert "no test text" in text and "on validation text" in text and "unseen test text" not in text
 
 
 @pytest.mark.parametrize("name", INPUTS)

@@ -47,13 +47,15 @@ def headline(sections: dict, result: dict) -> list[dict]:
         if math.isfinite(number(value)):
             figures.append({"label": label, "value": show(number(value)), "unit": unit, "note": note})
 
-    tested = "on unseen test text"
+    tested = "on validation text" if sections["test"].get("on_validation") else "on unseen test text"
     add("Bits per byte", scores.get("bits_per_byte"), "{:.3f}".format, note=tested)
     if not figures:
         add("Bits per byte", final.get("val_bpb"), "{:.3f}".format, note="on validation text")
         add("Validation loss", final.get("val_loss"), "{:.3f}".format, "nats", "per token")
     add("Perplexity", scores.get("perplexity_per_token"), "{:.1f}".format, note="per token, same text")
-    checked = f"of {scores['check_n']} sampled completions" if scores.get("check_n") else "of sampled completions"
+    checked = f"of {scores['check_n']} completions" if scores.get("check_n") else "of sampled completions"
+    if math.isfinite(number(scores.get("parse_share_of_text"))):  # cut at the same length, real code does not all parse
+        checked += f"; real code: {100 * scores['parse_share_of_text']:.0f} %"
     add("Valid Python", scores.get("parse_share"), lambda v: f"{100 * v:.0f}", "%", checked)
     steps = f"{int(result['steps']):,} steps, " if number(result.get("steps")) > 0 else ""
     seen = f"{steps}{amount(number(result['tokens']), '').strip()} tokens" if number(result.get("tokens")) > 0 else ""
@@ -73,6 +75,7 @@ def test_facts(scores: dict) -> list[tuple[str, str]]:
         ("Bits per byte", "bits_per_byte", "{:.4f}".format), ("Perplexity per token", "perplexity_per_token", "{:.2f}".format),
         ("Loss per token", "loss", "{:.4f} nats".format), ("Test tokens", "tokens", lambda v: amount(v, "")),
         ("Test text", "bytes", lambda v: amount(v, "B")), ("Completions that parse", "parse_share", "{:.1%}".format),
+        ("Real code, cut alike", "parse_share_of_text", "{:.1%}".format),
     )
     return [(label, show(number(scores[key]))) for label, key, show in shown if math.isfinite(number(scores.get(key)))]
 

@@ -28,10 +28,16 @@ def samples(run: Path) -> dict:
 
 
 def test(run: Path) -> dict:
-    """What was measured on the test text, and the completions. Raises Missing."""
+    """What was measured on the test text, the completions of the recipe's prompts, and some that were checked."""
     scores = read_json(run / "eval.json")
-    completions = [
+    return {
+        "scores": scores, "on_validation": scores.get("split") == "val",
+        "completions": _completions(scores.get("completions"))[:12], "checked": _completions(scores.get("checked"))[:6],
+    }
+
+
+def _completions(given) -> list[dict]:
+    return [
         {**_after_prompt(str(c.get("prompt") or ""), str(c.get("text") or "")), "parses": c.get("parses")}
-        for c in scores.get("completions") or [] if isinstance(c, dict)
+        for c in given or [] if isinstance(c, dict)
     ]
-    return {"scores": scores, "completions": completions[:12]}
