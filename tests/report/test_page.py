@@ -8,10 +8,9 @@ import re
 import pytest
 
 from llmwright.errors import RequestError, WorkError
-from llmwright.report import datacard
+from llmwright.report import datacard, write_report
 from llmwright.report.costs import costs, difference
 from llmwright.report.datacard import waterfall
-from llmwright.report import write_report
 from llmwright.report.tokenizer import cut, load
 
 INPUTS = ("metrics.jsonl", "samples.jsonl", "eval.json", "data/data.json", "data/tokenizer/tokenizer.json", "recipe.yaml")
