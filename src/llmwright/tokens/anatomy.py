@@ -23,10 +23,13 @@ USUAL_NAMES = {
 
 
 def fingerprint(tree: dict) -> str:
-    """sha256 (hex) of what decides the ids and the text: not of layout, key order, or padding and truncation, which
-    other tools switch on and save."""
-    content = {key: value for key, value in tree.items() if key not in ("truncation", "padding", "version")}
+    """sha256 (hex) of what decides the ids and the text: not of layout and key order, nor of what other tools switch
+    on and save (padding, truncation, what goes around a text)."""
+    aside = ("truncation", "padding", "version", "post_processor")
+    content = {key: value for key, value in tree.items() if key not in aside}
     model = dict(tree["model"])
+    if isinstance(model["vocab"], list):  # the library's JSON reader is off by a last digit now and then
+        model["vocab"] = [[piece, f"{score:.9g}"] for piece, score in model["vocab"]]
     if "merges" in model:  # written "a b" by older versions of the library and ["a", "b"] by newer ones
         model["merges"] = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     content["model"] = model

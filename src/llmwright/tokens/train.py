@@ -53,8 +53,10 @@ def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progr
     counted.check()
     size = len(tree["model"]["vocab"])
     if size < vocab_size:
+        advice = (f"ask for {size} or fewer, or give more text" if size >= SMALLEST
+                  else f"fewer than the {SMALLEST} a vocabulary needs: give more text")
         raise RequestError(f"tokenizer.vocab_size: {vocab_size} is more than the training text supports: its "
-                           f"{counted.bytes:,} bytes give {size} tokens; ask for {size} or fewer, or give more text")
+                           f"{counted.bytes:,} bytes give {size} tokens; {advice}")
     return _finish(tree, special, at=0)
 
 
@@ -91,11 +93,12 @@ def _learn(kind: str, vocab_size: int, special: list[str], texts: Iterable[str])
     cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     alphabet = [bytelevel.CHARACTER[byte] for byte in bytelevel.UTF8_BYTES]
     common = {"show_progress": False, "special_tokens": special, "initial_alphabet": alphabet}
-    missing = len(special) + len(alphabet)
     if kind == "wordpiece":
-        # the trainer knows only the continuations it saw; the others are added after it, in the room kept here
-        missing = len(special) + len(bytelevel.UTF8_LEADS) + len(alphabet)
+        # The trainer takes single continuations as it meets them, in the order of a hash map that changes from run to
+        # run. Given as special tokens, they are all there from the start, in this order; `_finish` drops that flag.
+        common["special_tokens"] = special + [CONTINUES + character for character in alphabet]
         common["initial_alphabet"] = [bytelevel.CHARACTER[byte] for byte in bytelevel.UTF8_LEADS]
+    missing = len(common["special_tokens"]) + len(common["initial_alphabet"])
     if vocab_size < missing:
         raise RequestError(f"tokenizer.vocab_size: {vocab_size} is too small for {kind} with {len(special)} special "
                            f"tokens: single bytes alone need {missing}")
@@ -112,16 +115,8 @@ def _learn(kind: str, vocab_size: int, special: list[str], texts: Iterable[str])
     core.train_from_iterator(iter(texts), trainer)
     tree = json.loads(core.to_str())
     if kind == "wordpiece":
-        tree["model"]["vocab"] = _with_continuations(tree["model"]["vocab"], alphabet, vocab_size)
         tree["model"]["continuing_subword_prefix"] = CONTINUES
     return tree
-
-
-def _with_continuations(vocab: dict[str, int], alphabet: list[str], vocab_size: int) -> dict[str, int]:
-    """Every byte as a continuation: the missing ones replace the last merges if there is no room."""
-    tokens = sorted(vocab, key=vocab.get)
-    missing = [CONTINUES + c for c in alphabet if CONTINUES + c not in vocab]
-    return {token: i for i, token in enumerate([*tokens[: vocab_size - len(missing)], *missing])}
 
 
 def _bytes_tree() -> dict:
