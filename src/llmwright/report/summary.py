@@ -74,7 +74,7 @@ def test_facts(scores: dict) -> list[tuple[str, str]]:
     shown = (
         ("Bits per byte", "bits_per_byte", "{:.4f}".format), ("Perplexity per token", "perplexity_per_token", "{:.2f}".format),
         ("Loss per token", "loss", "{:.4f} nats".format), ("Test tokens", "tokens", lambda v: amount(v, "")),
-        ("Test text", "bytes", lambda v: amount(v, "B")), ("Completions that parse", "parse_share", "{:.1%}".format),
+        ("Parse as Python", "parse_share", "{:.1%}".format),
         ("Real code, cut alike", "parse_share_of_text", "{:.1%}".format),
     )
     return [(label, show(number(scores[key]))) for label, key, show in shown if math.isfinite(number(scores.get(key)))]
