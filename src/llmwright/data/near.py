@@ -78,8 +78,8 @@ class NearDuplicates:
 
     def add(self, signature: np.ndarray) -> None:
         for file, key in zip(self._files, band_keys(signature, self.threshold)):
-            file.write(key.data.cast("B"))
-        self._files[-1].write(signature.data.cast("B"))
+            file.write(key.tobytes())
+        self._files[-1].write(signature.tobytes())
 
     def close(self) -> None:
         for file in self._files:

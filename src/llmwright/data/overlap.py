@@ -49,7 +49,7 @@ class Runs:
     def add(self, rows: np.ndarray) -> None:
         inner = np.searchsorted(rows["hash"], np.arange(1, self.bins, dtype=np.uint64) << np.uint64(56))
         self._bounds.append(self.rows + np.concatenate([[0], inner, [len(rows)]]))
-        self._file.write(rows.data.cast("B"))
+        self._file.write(rows.tobytes())
         self.rows += len(rows)
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ def _bits(hashes: np.ndarray, words: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build_filter(evaluation: Runs, out: Path) -> None:
-    """Write the Bloom filter of the hashes in `evaluation`: about 16 bits a hash, up to 256 MB."""
+    """Write the Bloom filter of the hashes in `evaluation`: 16 to 32 bits a hash, at most 256 MB in all."""
     words = min(max(1 << max(evaluation.rows // 4, 1).bit_length(), 1 << 10), MOST_WORDS)
     table = np.zeros(words, np.uint64)
     for chunk in _chunks(evaluation.path):

@@ -109,14 +109,15 @@ def _fingerprint(data: recipe.Data, tokenizer: recipe.Tokenizer, listings: list[
 def _split(data: recipe.Data, corpus: Corpus, progress: Progress) -> tuple[dict, np.ndarray]:
     """The rule as data.json has it, and the part of each document (−1: a duplicate).
 
-    A corpus with too few documents for a hash to leave some in every part is cut by `tail` instead: every part then
-    has text, whatever the number of documents.
+    A corpus of so few documents that some part would expect less than one, or got none, is cut by `tail` instead:
+    every part then has its share of the text, whatever the number of documents.
     """
     rule = {"rule": data.split, "fractions": list(data.fractions)}
     parts = split.by_hash(corpus.digests[:, 0], data.fractions).astype(np.int8)
     wanted = [i for i, fraction in enumerate(data.fractions) if fraction]
     n = int(corpus.kept.sum())
-    if data.split == "hash" and not set(wanted) <= set(parts[corpus.kept].tolist()):
+    few = n * min(data.fractions[i] for i in wanted) < 1 or not set(wanted) <= set(parts[corpus.kept].tolist())
+    if data.split == "hash" and few:
         why = f"{n} document{'s are' if n > 1 else ' is'} too few for a split by document"
         rule |= {"rule": "tail", "asked": "hash", "why": why}
         progress.say(f"{why}: each is cut into its first part for training and its last for validation and test")
@@ -183,10 +184,8 @@ def _beside(out: Path):
             out.rename(old)
         target.rename(out)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WorkError(f"{out}: the disk is full; free some space (about three times the corpus's size is needed) "
-                            "and run again") from None
-        raise
+    except OSError as error:  # what is read has errors of its own, so this is about what is written
+        full = "; about three times the corpus's size is needed" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise WorkError(f"{out}: cannot be written: {error.strerror or error}{full}") from None
     finally:
         shutil.rmtree(target, ignore_errors=True)
