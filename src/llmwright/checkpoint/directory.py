@@ -85,8 +85,8 @@ def load_config(path: Path) -> ModelConfig:
         return families.read_config(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise RequestError(f"{path}: not a model directory: it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise RequestError(f"{file}: cannot be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RequestError(f"{file}: not valid JSON: {_first_line(error)}") from None
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from None
 
@@ -123,11 +123,15 @@ def _read_weights(path: Path, config: ModelConfig, shapes: dict[str, torch.Size]
                 for name in tensors.keys():
                     known = name if name in rules else family.prefix + name
                     if known in rules:
-                        weights |= from_published(tensors.get_tensor(name), rules[known], shapes)
+                        tensor = tensors.get_tensor(name)
+                        if not tensor.is_floating_point():
+                            raise ValueError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}; weights are "
+                                             "floating-point numbers, and quantized files are not read")
+                        weights |= from_published(tensor, rules[known], shapes)
                     elif not name.endswith(family.ignored) and not (config.tie_embeddings and name == "lm_head.weight"):
                         left_over.append(name)
         except (SafetensorError, OSError) as error:
-            raise RequestError(f"{file}: not a readable safetensors file: {error}") from None
+            raise RequestError(f"{file}: not a readable safetensors file: {_first_line(error)}") from None
         except ValueError as error:
             raise RequestError(f"{file}: {error}") from None
     missing = [r.theirs for r in rules.values() if r.ours[0] not in weights]
@@ -143,15 +147,19 @@ def _weight_files(path: Path) -> list[Path]:
     if index.exists():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, OSError) as error:
-            raise RequestError(f"{index}: cannot be read: {error}") from None
-        files = [path / Path(name).name for name in names]
+            files = [path / Path(name).name for name in names]  # in this directory, whatever the index says
+        except (ValueError, LookupError, AttributeError, TypeError, OSError) as error:
+            raise RequestError(f"{index}: not an index of shards: {_first_line(error)}") from None
     else:
         files = [path / "model.safetensors"]
     for file in files:
         if not file.exists():
             raise RequestError(f"{path}: {file.name} is missing; weights are read from safetensors files only")
     return files
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".splitlines()[0]
 
 
 def _dump(file: Path, value: dict) -> None:

@@ -4,6 +4,7 @@ A file or folder is written under another name beside its place, synced to the d
 """
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -83,15 +84,38 @@ def new_directory(path: Path):
 
 
 def replace_directory(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; what stood there goes away after the new one is in place."""
-    if path.is_symlink() or path.exists():
+    """Put `new` in `path`'s place; what stood there goes away after that."""
+    if not (path.is_symlink() or path.exists()):
+        os.rename(new, path)
+    elif _exchange(new, path):
+        _remove(new)
+    else:  # no such call here: for an instant nothing is at `path`, and the old one lies beside it
         old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old-")) / path.name
         os.rename(path, old)
         os.rename(new, path)
-        shutil.rmtree(old.parent, ignore_errors=True)
-    else:
-        os.rename(new, path)
+        _remove(old)
+        old.parent.rmdir()
     sync(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step of the file system; False where the system cannot (renameat2(2), renamex_np(2))."""
+    libc = ctypes.CDLL(None)
+    a, b = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    if hasattr(libc, "renameat2"):
+        at_cwd, exchange = -100, 2
+        return libc.renameat2(at_cwd, a, at_cwd, b, exchange) == 0
+    if hasattr(libc, "renamex_np"):
+        swap = 2
+        return libc.renamex_np(a, b, swap) == 0
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def point(link: Path, target: str) -> None:

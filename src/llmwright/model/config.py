@@ -93,8 +93,9 @@ class ModelConfig:
             ("context", self.context), ("n_heads", a.n_heads), ("n_kv_heads", a.n_kv_heads),
             ("head_dim", a.head_dim), ("d_ff", self.feed_forward.d_ff),
         ):
-            if type(value) is not int or value < 1:
-                raise RequestError(f"model.{name} is {value!r}; it must be a whole number from 1 up")
+            most = 10_000 if name == "n_layers" else 10**9  # beyond, a number was mistyped
+            if type(value) is not int or not 1 <= value <= most:
+                raise RequestError(f"model.{name} is {value!r}; it must be a whole number from 1 to {most:,}")
         for name, value, most in (
             ("norm.eps", self.norm.eps, 1), ("init_std", self.init_std, 1e3),
             ("rope_theta", getattr(self.positions, "theta", 1.0), 1e15), ("attention dropout", a.dropout, 1),
