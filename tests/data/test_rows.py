@@ -91,6 +91,17 @@ def test_documents_are_cut_at_the_context_first_and_elsewhere_later(tmp_path):
     assert starts[1] != starts[0] != starts[2] != starts[1]
 
 
+def test_documents_come_in_another_order_each_epoch(tmp_path, small_windows):
+    split = make_split(tmp_path, {"a": [8] * 40})
+    loader = RowLoader(split, 8, 40, seed=0)
+    windows = []  # the five documents (by their first text token) that are read first
+    for _ in range(3):
+        ids = loader.next_batch().input_ids[:, 1].tolist()
+        assert len(set(ids)) == 40
+        windows.append(set(ids[:5]))
+    assert windows[0] != windows[1] != windows[2] != windows[0]
+
+
 class Training:
     """A loader and the settings that change while it is used: batch i comes at progress i / 40."""
 
