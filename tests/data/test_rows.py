@@ -14,7 +14,7 @@ from llmwright.data import streams
 from llmwright.data.rows import RowLoader, evaluation_batches, evaluation_bytes
 from llmwright.errors import RequestError
 
-few = settings(deadline=None, max_examples=60)
+few = settings(deadline=None, max_examples=40)
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=25)
 contexts = st.integers(1, 17)
 
