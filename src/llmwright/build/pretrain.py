@@ -44,6 +44,7 @@ def make_model(recipe: Recipe, tokenizer) -> Decoder:
 
 def make_job(recipe: Recipe, data: DataDir, run: Run, progress: Progress) -> Job:
     settings = recipe.train
+    torch.manual_seed(recipe.seed)  # dropout
     tokenizer = load_tokenizer(data.tokenizer_path)
     model = make_model(recipe, tokenizer).to(pick_device(settings.device))
     context = settings.context or recipe.model.context

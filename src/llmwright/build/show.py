@@ -19,7 +19,7 @@ def summary(result: dict) -> str:
             f"{test['perplexity_per_token']:.2f} per token, on {amount(test['tokens'], 'tokens')} it never saw"
         )
         if test.get("parse_share") is not None:
-            ceiling = test.get("parse_share_of_real_text")
+            ceiling = test.get("parse_share_of_text")
             out.append(
                 f"{test['parse_share']:.0%} of {test['check_n']} sampled completions parse as Python"
                 + (f" (the true continuations, cut the same way: {ceiling:.0%})" if ceiling is not None else "")

@@ -39,8 +39,10 @@ def build(recipe: Recipe, *, fresh: bool = False, progress: Progress = Progress(
             started = time.monotonic()
             done = stage(recipe, run, progress)
             seconds[name] = round(time.monotonic() - started, 2) if done else 0.0
-            if done is False:
+            if not done:
                 progress.say(f"{name}: up to date")
+            elif (result := run.read_json("result.json")) and name != "report":
+                run.write_json("result.json", {**result, "stages": result.get("stages", {}) | {n: s for n, s in seconds.items() if s}})
         result, test = run.read_json("result.json"), run.read_json("eval.json")
         plan = run.read_json("plan.json")
     if not any(seconds.values()):
@@ -113,12 +115,10 @@ def _report(recipe: Recipe, run: Run, progress: Progress) -> bool:
     from ..report import write_report
 
     page = run.path / "report.html"
-    inputs = [run.path / name for name in ("result.json", "eval.json", "plan.json", "data/data.json")]
+    inputs = [run.path / name for name in ("result.json", "eval.json", "plan.json", "samples.jsonl", "data/data.json")]
     if page.exists() and all(page.stat().st_mtime >= file.stat().st_mtime for file in inputs if file.exists()):
         return False
-    with progress.task("report") as task:
-        write_report(run.path)
-        task.advance(1)
+    write_report(run.path, progress)
     return True
 
 
