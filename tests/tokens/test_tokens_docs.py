@@ -13,7 +13,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "tokenizers.md").read_text(encoding
 
 def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(re.search(r"```python\n(.*?)```", PAGE, re.S)[1], {})
+    exec(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], {})
     assert capsys.readouterr().out == "1.0\n" and (tmp_path / "my-tokenizer" / "tokenizer.json").is_file()
 
 

@@ -7,8 +7,8 @@ import hashlib
 import json
 import re
 
-from . import bytelevel
 from ..errors import RequestError
+from . import bytelevel
 
 SPACE = "▁"  # SentencePiece's visible space
 BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from ..errors import RequestError
 from . import published, sentencepiece_model
 from .tokenizer import Tokenizer
-from ..errors import RequestError
 
 # In a directory, the first of these that is there.
 NAMES = ("tokenizer.json", "tokenizer/tokenizer.json", "tokenizer.model", "sentencepiece.model", "spiece.model",

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from . import bytelevel
 from ..errors import RequestError
+from . import bytelevel
 
 GPT2_NAMES = {"vocab.bpe": "encoder.json", "merges.txt": "vocab.json"}  # merges: vocabulary
 

@@ -12,8 +12,8 @@ The file is a protobuf: pieces with scores and types, and how text is normalized
 import base64
 from pathlib import Path
 
-from .anatomy import SPACE
 from ..errors import RequestError
+from .anatomy import SPACE
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE = 1, 2

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import anatomy, bulk
 from ..errors import RequestError
+from . import anatomy, bulk
 
 BULK_FROM = 2000  # characters; below, `encode` does not build the bulk encoder just for one text
 

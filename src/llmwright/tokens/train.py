@@ -13,11 +13,11 @@ bytes      256 tokens, one a byte: id = byte
 
 from collections.abc import Iterable, Iterator
 
+from ..errors import RequestError
+from ..progress import Progress
 from . import bytelevel
 from .bulk import PATTERN
 from .tokenizer import Tokenizer
-from ..errors import RequestError
-from ..progress import Progress
 
 END = "<|endoftext|>"  # begins and ends a document
 PAD = "<|pad|>"
