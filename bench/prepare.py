@@ -6,7 +6,8 @@
 The text is the Python source in this environment (half of it as files, half as JSON Lines). A larger corpus is made
 of documents that mix its paragraphs at random, so that deduplication does not collapse it. The tokenizer (byte-level
 BPE, 4,096) is trained beforehand. Speed: raw bytes over wall time of a fresh process, its start left out. Memory: the
-sum over all processes, sampled, with shared pages counted once (PSS; RSS where the system has no PSS).
+sum over all processes, sampled, with shared pages counted once (PSS; RSS where the system has no PSS). On a machine
+that others use too, processor time (starting Python included) tells more than wall time.
 """
 
 import argparse
@@ -75,26 +76,27 @@ def write_corpus(texts, folder: Path) -> int:
 
 
 RUN = """
-import json, sys, time
+import json, resource, sys, time
 from llmwright import recipe
 from llmwright.data.prepare import prepare
 from llmwright.progress import Progress, Task
 
 class Stages(Progress):
     took = {}
-    def task(self, name, *args):
+    def task(self, name, total=None, unit=""):
         class Timed(Task):
             def close(self, failed=False):
                 Stages.took[name] = round(time.monotonic() - self.started, 2)
-        return Timed(name, *args)
+        return Timed(name, total, unit)
 
 data, tokenizer, out = json.loads(sys.argv[1])
 data, tokenizer = recipe.Data(**data), recipe.Tokenizer(**tokenizer)
 start = time.monotonic()
 card = prepare(data, tokenizer, out, progress=Stages())
 seconds = time.monotonic() - start
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 steps = card["steps"]
-print(json.dumps({"seconds": seconds, "stages": Stages.took, "tokenizer": card["tokenizer"]["vocab_size"],
+print(json.dumps({"seconds": seconds, "cpu": sum(u.ru_utime + u.ru_stime for u in used), "stages": Stages.took, "tokenizer": card["tokenizer"]["vocab_size"],
     "documents": steps["read"]["documents"], "exact": steps["exact_duplicates"]["documents"],
     "near": steps["near_duplicates"]["documents"], "overlap": steps["overlap"]["documents"],
     "tokens": sum(s["tokens"] for s in card["splits"].values())}))
@@ -156,7 +158,8 @@ def main():
             for i in range(1 if args.gb else args.repeat):
                 got = run(data | {"near_duplicates": near}, tokenizer, folder / f"out-{near}-{i}")
                 print(f"{name}: {size / 1e6:.0f} MB in {got['seconds']:.1f} s = {size / 1e6 / got['seconds']:.1f} MB/s, "
-                      f"peak {got['peak'] / 2**20:.0f} MiB; {got['documents']:,} documents, dropped: exact "
+                      f""
+                      f"{got['cpu']:.1f} s of processor time, peak {got['peak'] / 2**20:.0f} MiB; {got['documents']:,} documents, dropped: exact "
                       f"{got['exact']:,}, near {got['near']:,}, overlap {got['overlap']:,}; {got['tokens']:,} tokens; "
                       f"{got['stages']}", flush=True)
 

@@ -285,8 +285,8 @@ def test_progress_is_counted_in_raw_bytes(tmp_path):
     made = []
 
     class Watch(Progress):
-        def task(self, *args):
-            made.append(Task(*args))
+        def task(self, name, total=None, unit=""):
+            made.append(Task(name, total, unit))
             return made[-1]
 
     corpus = write(tmp_path / "in", [story(i) for i in range(60)])

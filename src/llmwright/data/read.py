@@ -35,7 +35,7 @@ class Batch:
 
     def add(self, name: str, item: bytes | str) -> None:
         self.items.append((name, item))
-        self.size += len(item)
+        self.size += len(item) if isinstance(item, bytes) or item.isascii() else len(item.encode("utf-8", "replace"))
 
 
 def batches(listing: Listing, counts: Counter, size: int = BATCH) -> Iterator[Batch]:
