@@ -1,0 +1,44 @@
+"""A small random model with its tokenizer, and the same model in transformers."""
+
+import functools
+import sysconfig
+from pathlib import Path
+
+import torch
+
+from llmwright import families
+from llmwright.model.decoder import Decoder, new
+from llmwright.tokens.train import train
+
+SHAPES = {
+    "llama": dict(model_type="llama", hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                  intermediate_size=96, max_position_embeddings=64, initializer_range=0.3),
+    "qwen3": dict(model_type="qwen3", hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                  head_dim=16, intermediate_size=96, max_position_embeddings=64, initializer_range=0.3),
+    "gpt2": dict(model_type="gpt2", n_embd=48, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3),
+}
+
+
+@functools.cache
+def tokenizer(kind: str = "bpe"):
+    folder = Path(sysconfig.get_path("stdlib"))
+    texts = [(folder / name).read_text() for name in ("abc.py", "ast.py", "bdb.py", "this.py")]
+    return train([*texts, "Größe — naïve café 你好，世界 🙂 " * 20], kind, 450)
+
+
+def model(family: str = "qwen3", seed: int = 1, **change) -> Decoder:
+    """Large weights, so that its choices differ from place to place. It ends texts, as its end token is a token."""
+    t = tokenizer()
+    shape = {**SHAPES[family], "vocab_size": t.vocab_size, "bos_token_id": t.bos_id, "eos_token_id": t.eos_id, **change}
+    return new(families.read_config(shape), seed=seed).eval()
+
+
+def bias_head(made: Decoder, wanted: list[int]) -> Decoder:
+    """The model, changed so that after the token `wanted[i]` comes `wanted[i + 1]`."""
+    with torch.no_grad():
+        for block in made.blocks:
+            block.attention.out.weight.zero_()
+            block.feed_forward.down.weight.zero_()
+        for a, b in zip(wanted, wanted[1:]):
+            made.head.weight[b] = 100 * made.norm(made.embed.weight[a])
+    return made

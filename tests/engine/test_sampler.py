@@ -1,0 +1,91 @@
+"""The sampler's distribution is transformers', and its draws follow that distribution."""
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from transformers.generation import logits_process as theirs
+
+from llmwright.engine.sampler import GREEDY, Sampling, probabilities, sample
+from llmwright.errors import RequestError, WorkError
+
+
+def logits(rows: int, vocabulary: int, seed: int) -> torch.Tensor:
+    return 3 * torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    temperature=st.floats(0.1, 5), top_k=st.integers(0, 60), top_p=st.floats(0.05, 1), min_p=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min_p, seed):
+    x = logits(4, 50, seed)
+    wanted = theirs.TemperatureLogitsWarper(temperature)(None, x)
+    if top_k:
+        wanted = theirs.TopKLogitsWarper(top_k)(None, wanted)
+    if top_p < 1:
+        wanted = theirs.TopPLogitsWarper(top_p)(None, wanted)
+    if min_p > 0:
+        wanted = theirs.MinPLogitsWarper(min_p)(None, wanted)
+    ours = probabilities(x, Sampling(temperature, top_k, top_p, min_p))
+    torch.testing.assert_close(ours, wanted.softmax(-1), rtol=1e-4, atol=1e-6)
+
+
+def test_draws_follow_the_distribution():
+    x = torch.tensor([[2.0, 1.0, 0.0, -1.0, -torch.inf]]).expand(100_000, -1)
+    wanted = x[0].softmax(-1)
+    counts = torch.bincount(sample(x, Sampling(), torch.Generator().manual_seed(0)), minlength=5)
+    error = (wanted * (1 - wanted) / 100_000).sqrt()
+    assert ((counts / 100_000 - wanted).abs() <= 4 * error).all()
+    assert counts[4] == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), top_k=st.integers(1, 5), temperature=st.sampled_from([1e-30, 0.01, 1.0, 1e6]))
+def test_what_is_cut_is_never_drawn(seed, top_k, temperature):
+    x = logits(8, 20, seed)
+    x[:, ::3] = -torch.inf
+    kept = probabilities(x, Sampling(temperature, top_k)) > 0
+    ids = sample(x, Sampling(temperature, top_k), torch.Generator().manual_seed(seed))
+    assert kept.gather(1, ids[:, None]).all() and (kept.sum(-1) <= top_k).all()
+    assert (ids % 3 != 0).all()
+
+
+def test_greedy_takes_the_first_of_the_most_likely():
+    assert sample(torch.tensor([[1.0, 3.0, 3.0], [0.0, -1.0, -torch.inf]]), GREEDY).tolist() == [1, 0]
+
+
+def test_the_coldest_and_the_narrowest_sampling_are_greedy():
+    x = logits(50, 30, 1)
+    for sampling in (Sampling(1e-9), Sampling(top_k=1), Sampling(top_p=1e-6), Sampling(min_p=1.0)):
+        assert torch.equal(sample(x, sampling, torch.Generator().manual_seed(0)), x.argmax(-1))
+
+
+def test_a_row_with_its_own_generator_does_not_see_its_neighbours():
+    x = logits(3, 40, 2)
+
+    def generators(*seeds):
+        return [torch.Generator().manual_seed(s) for s in seeds]
+
+    together = sample(x, Sampling(), generators(5, 6, 7))
+    assert together[1] == sample(x[1:2], Sampling(), generators(6))[0]
+
+
+@pytest.mark.parametrize("field, value", [
+    ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")), ("top_k", -1), ("top_k", 1.5),
+    ("top_p", 0.0), ("top_p", 1.1), ("top_p", float("nan")), ("min_p", -0.1), ("min_p", 2.0), ("seed", -1),
+])
+def test_a_value_out_of_range_is_named(field, value):
+    with pytest.raises(RequestError, match=f"{field} "):
+        Sampling(**{field: value})
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(seed=0)])
+def test_logits_that_are_not_finite_are_an_error(bad, sampling):
+    x = logits(2, 10, 0)
+    x[1, 3] = bad
+    with pytest.raises(WorkError, match="not finite"):
+        sample(x, sampling)
+    with pytest.raises(WorkError):
+        sample(torch.full((1, 4), -torch.inf), sampling)
