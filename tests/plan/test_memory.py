@@ -6,7 +6,7 @@ from llmwright.errors import RequestError
 from llmwright.plan import memory
 from llmwright.plan.parameters import parameters
 from llmwright.plan.presets import preset
-from llmwright.plan.shape import typical
+from llmwright.plan.shape import Shape, typical
 
 
 def test_attention_matrix():
@@ -23,7 +23,7 @@ def test_bytes_a_parameter():
 
     def states(precision, optimizer):
         parts = memory.training_memory(gpt2, 1, 1, precision, optimizer)
-        return sum(v for k, v in parts.items() if k not in ("activations", "working space"))
+        return sum(v for k, v in parts.items() if k in ("weights", "bfloat16 copy", "gradients", "optimizer"))
 
     assert states("float32", "adamw") == 16 * n  # weight, gradient, two states
     assert states("bfloat16", "adamw") == 16 * n + 2 * matrices
@@ -36,6 +36,7 @@ def test_a_billion_parameters():
     shape = typical(1e9)
     assert memory.inference_memory(shape, 32, 1)["weights"] == pytest.approx(4e9, rel=0.002)
     parts = memory.training_memory(shape, 1, 2048, "float32", "adamw")
+    parts.pop("never at once")  # the rule adds up what there is at any time
     assert 18e9 < sum(parts.values()) < 30e9  # "about 24 GB": 16 bytes a parameter, and activations
 
 
@@ -67,6 +68,41 @@ def test_lora_by_hand():
     parts = memory.lora_memory(gpt2, 1, 128, rank=8)
     assert parts["adapters"] == 16 * adapters
     assert parts["frozen weights"] == 2 * 124_439_808
+
+
+def test_peak_is_at_the_end_of_the_forward_or_of_the_backward_pass():
+    gpt2, n, matrices = preset("gpt2"), 124_439_808, 12 * 12 * 768 * 768
+    states = 12 * n + 2 * matrices
+
+    # one token: nothing but the states and, at the end of the backward pass, the gradients
+    assert sum(memory.training_memory(gpt2, 1, 1, "bfloat16").values()) == states + 4 * n
+    # accumulating in a model with a small head: the copy's new gradients come beside the sum of the old ones
+    small = Shape("small", 64, 768, 12, 12, 12, 64, 3072, 8)
+    more = 2 * parameters(small).block_matrices
+    once, twice = (sum(memory.training_memory(small, 1, 1, "bfloat16", accumulate=k).values()) for k in (1, 2))
+    assert twice - once == more
+    # many tokens: the end of the forward pass, without gradients but the head's
+    parts = memory.training_memory(gpt2, 64, 1024, "bfloat16")
+    assert sum(parts.values()) == states + parts["activations"] + parts["working space"]
+    more = memory.training_memory(gpt2, 64, 1024, "bfloat16", accumulate=2)
+    assert sum(more.values()) == sum(parts.values()) + 4 * n
+
+
+def test_loss_never_holds_all_logits():
+    gpt2, tokens, head = preset("gpt2"), 64 * 1024, 50_257 * 768
+    # 16 MiB of logits, the head in bfloat16 and a product of its size, its float32 gradient, the states' gradient
+    assert memory.working_bytes(gpt2, 64, 1024, "bfloat16") == 2**24 + 8 * head + 2 * tokens * 768
+    assert memory.working_bytes(gpt2, 64, 1024, "bfloat16") < tokens * 50_257 * 4 / 10
+
+
+def test_checkpointing_keeps_each_blocks_input_and_one_block():
+    gpt2 = preset("gpt2")
+    block = memory.block_activation_bytes(gpt2, "bfloat16", 1024)
+    # 4D around the norms, 4D in attention, 8D in the feed-forward: 16·768 numbers; 4 statistics and 12 log-sum-exps
+    assert block == 2 * 16 * 768 + 4 * (4 + 12)
+    full = memory.activation_bytes(gpt2, 8, 1024, "bfloat16")
+    assert full == 8192 * (12 * block + 2 * 2 * 768)
+    assert memory.activation_bytes(gpt2, 8, 1024, "bfloat16", True) == 8192 * (12 * 2 * 768 + block + 2 * 2 * 768)
 
 
 @pytest.mark.parametrize("arguments, said", [

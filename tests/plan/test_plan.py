@@ -9,7 +9,7 @@ from llmwright import recipe as recipes
 from llmwright.errors import RequestError
 from llmwright.plan import flops
 from llmwright.plan.devices import DEVICES, device
-from llmwright.plan.plan import Step, make_plan
+from llmwright.plan.plan import Measured, make_plan
 from llmwright.plan.presets import PRESETS, preset
 from llmwright.plan.remedies import HEADROOM
 from llmwright.plan.training import Phase, Training, from_recipe, training
@@ -54,7 +54,7 @@ def test_wall_clock_budget_bounds_the_tokens():
 
 
 def test_measurement_replaces_assumptions():
-    plan = make_plan(GPT2, training(1000.0), device("h100"), measured=Step(seconds_per_token=0.25))
+    plan = make_plan(GPT2, training(1000.0), device("h100"), measured=Measured((0.25,), 1e9))
     assert plan.tokens_per_second == 4
     assert plan.seconds == 250
 
@@ -95,9 +95,11 @@ def test_smaller_micro_batch_remedy_is_what_its_plan_says():
     plan = make_plan(GPT2, run, device("24gb"))
     change = next(r for r in plan.remedies if r.change.startswith("micro-batches"))
     batch = int(change.change.split()[2])
-    smaller = make_plan(GPT2, training(1e9, batch=batch, precision="bfloat16"), device("24gb"))
+    times = -(-512 // batch)
+    smaller = make_plan(GPT2, training(1e9, batch=batch, accumulate=times, precision="bfloat16"), device("24gb"))
     assert smaller.fits and smaller.memory_total == pytest.approx(change.bytes)
-    assert not make_plan(GPT2, training(1e9, batch=batch + 1, precision="bfloat16"), device("24gb")).fits
+    larger = training(1e9, batch=batch + 1, accumulate=2, precision="bfloat16")
+    assert not make_plan(GPT2, larger, device("24gb")).fits
 
 
 def test_recipe_with_growing_batches():
@@ -107,7 +109,7 @@ def test_recipe_with_growing_batches():
     })
     run = from_recipe(recipe.train, GPT2)
     assert run.phases == (Phase(0.5, 128, 8), Phase(0.25, 256, 8), Phase(0.25, 512, 16))
-    assert run.tokens == 2 * (50 * 8 * 128 + 25 * 8 * 256 + 25 * 16 * 512)
+    assert run.steps == 100 and run.spend([1.0, 1.0, 1.0]) == [2 * 50 * 8 * 128, 2 * 25 * 8 * 256, 2 * 25 * 16 * 512]
     assert run.largest == Phase(0.25, 512, 16)
     plan = make_plan(GPT2, run, device("h100"))
     by_hand = 2 * sum(n * b * t * flops.training_flops_per_token(GPT2, t)
@@ -116,12 +118,23 @@ def test_recipe_with_growing_batches():
 
 
 def test_recipe_ends_at_the_first_of_steps_epochs_and_minutes():
-    train = recipes.parse({"train": {"epochs": 2, "max_minutes": 5, "batch": 4, "context": 256}}).train
-    assert from_recipe(train, GPT2).tokens is None
-    run = from_recipe(train, GPT2, data_tokens=10_000)
-    assert (run.tokens, run.seconds) == (20_000, 300)
-    both = recipes.parse({"train": {"epochs": 2, "steps": 3, "batch": 4, "context": 256}}).train
-    assert from_recipe(both, GPT2, data_tokens=10_000).tokens == 3 * 4 * 256
+    def tokens(rate: float, **ends):
+        train = recipes.parse({"train": {"batch": 4, "context": 256, **ends}}).train
+        spent = from_recipe(train, GPT2, data_tokens=10_000).spend([rate])
+        return spent and sum(spent)
+
+    assert tokens(1000.0, epochs=2, max_minutes=5) == 20_000  # 20 seconds
+    assert tokens(10.0, epochs=2, max_minutes=5) == 10 * 300
+    assert tokens(1000.0, epochs=2, steps=3) == 3 * 4 * 256
+    train = recipes.parse({"train": {"epochs": 2}}).train
+    assert from_recipe(train, GPT2).spend([1.0]) is None  # nobody knows yet how long the text is
+
+
+def test_phases_share_what_ends_the_run():
+    phases = (Phase(0.5, 128, 8), Phase(0.5, 256, 16))
+    assert Training(seconds=100.0, phases=phases).spend([10.0, 20.0]) == [500, 1000]  # half the time each
+    assert Training(steps=10, phases=phases).spend([10.0, 20.0]) == [5 * 1024, 5 * 4096]  # half the steps each
+    assert Training(tokens=1e6, phases=phases).spend([10.0, 20.0]) == [5e5, 5e5]
 
 
 def test_plan_is_plain_data_whose_parts_add_up():

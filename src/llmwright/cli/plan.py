@@ -60,27 +60,33 @@ def plan(
     n_params, n_tokens = (numbers.parse(v, n, 1e18) if v else None for n, v in (("--params", params), ("--tokens", tokens)))
     budget, time = (numbers.parse(v, n) if v else None for n, v in (("--flops", flops), ("--days", days)))
 
-    found = targets.read(target, overrides or [])
-    is_recipe = found is not None and found[1] is not None
-    where = priced(find_device(device or ("this" if is_recipe else "h100")), price)
+    found = targets.read(target, overrides or []) if target else None
+    on_this = device in ("this", "this-machine") or (device is None and found is not None and found.run is not None)
+    where = priced(find_device("this" if on_this else device or "h100"), price)
 
     if found is None:
         if not (n_params or n_tokens or budget):  # a time on a device is a compute budget
-            budget = time * 86_400 * where.rate("bfloat16" if precision == "auto" or not precision else precision)
-            budget *= n_devices or 1
+            budget = time * 86_400 * where.rate(precision if precision == "float32" else "bfloat16") * (n_devices or 1)
         shape, n_tokens, notes = targets.from_numbers(n_params, n_tokens, budget, context)
-        run, _ = targets.default_run(shape, n_tokens)
-    else:
-        shape, run, notes = found
-        if run is None:
-            run, assumed = targets.default_run(shape, n_tokens)
-            notes = notes + assumed
+        found = targets.Target(shape, notes=tuple(notes))
+    notes, run = found.notes, found.run
+    if run is None:
+        run, assumed = targets.default_run(found.shape, n_tokens)
+        notes = (*notes, *assumed)
     phases = tuple(Phase(p.share, context or p.context, batch or p.batch) for p in run.phases)
     given = {"precision": precision, "optimizer": optimizer, "activation_checkpointing": activation_checkpointing,
              "n_devices": n_devices, "tokens": n_tokens, "seconds": time and time * 86_400}
+    if n_tokens:
+        run = replace(run, steps=None)
     run = replace(run, phases=phases, **{k: v for k, v in given.items() if v is not None})
 
-    result = make_plan(shape, run, where)
+    if on_this and found.recipe and run.n_devices == 1 and run.optimizer == found.recipe.train.optimizer.name:
+        from ..plan.measure import plan_here
+
+        result = plan_here(found.config, found.recipe, run=run)
+        result = replace(result, name=found.shape.name)
+    else:
+        result = make_plan(found.shape, run, where)
     result = replace(result, notes=(*notes, *result.notes))
     if json:
         from json import dumps

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from ..errors import RequestError
 
 GIB = 2**30
+CPU_SLACK = 0.2  # measured with glibc's malloc: the peak beyond the live tensors, for four models of 7 to 63M parameters
 
 
 @dataclass(frozen=True)
 class Device:
     """`memory` in bytes, `bandwidth` of that memory in bytes/s, `float32` and `bfloat16` peak matrix-product rates in
     FLOP/s, `price` in US dollars an hour (None: not rented), `mfu` the share of the peak that training reaches,
-    `base` the bytes that the process itself takes of that memory (Python, torch, the driver's context)."""
+    `base` the bytes that the process itself takes of that memory (Python, torch, the driver's context), `slack` what its
+    allocator leaves unused, as a share of the activations."""
 
     name: str
     memory: float
@@ -28,6 +30,7 @@ class Device:
     price: float | None
     mfu: float = 0.4
     base: float = 0.6 * GIB  # assumed: a CUDA context with its libraries' kernels
+    slack: float = 0.05
     measured: bool = False
 
     def peak(self, precision: str) -> float:
@@ -51,7 +54,8 @@ _ALL = (
     Device("rtx-3090", 24 * GIB, 0.936e12, 35.6e12, 71e12, 0.25),  # NVIDIA GA102 whitepaper
     Device("rtx-4090", 24 * GIB, 1.008e12, 82.6e12, 165e12, 0.45),  # NVIDIA Ada whitepaper
     # 2 cores of an EPYC (Zen 5), measured with PyTorch: see docs/plan.md; MFU measured with this project's loop
-    Device("cpu-2-cores", 24 * GIB, 38e9, 80e9, 330e9, None, mfu=0.5, base=0.4 * GIB),
+    Device("cpu-2-cores", 24 * GIB, 38e9, 80e9, 330e9, None, mfu=0.5, base=0.4 * GIB,
+           slack=CPU_SLACK),
 )
 DEVICES: dict[str, Device] = {device.name: device for device in _ALL}
 ALIASES = {
@@ -63,7 +67,7 @@ ALIASES = {
 def device(name: str) -> Device:
     """The device called `name`; "this" is this machine, measured. Raises RequestError with the nearest names."""
     key = name.strip().lower().replace("_", "-").replace(" ", "-")
-    if key in ("this", "here", "this-machine", "auto", "local"):
+    if key in ("this", "this-machine"):
         from .machine import this_machine
 
         return this_machine()

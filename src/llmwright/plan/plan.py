@@ -1,31 +1,29 @@
 """A plan: what a training run will take, before anything is spent, and whether it fits."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ..errors import RequestError
 from ..model.config import ModelConfig
 from . import flops as work, memory, scaling
 from .devices import Device
 from .parameters import Parameters, parameters
-from .remedies import HEADROOM, Remedy, remedies
+from .remedies import HEADROOM, Remedy, memory_of, remedies
 from .shape import Shape, shape_of
 from .training import Training
 
 
 @dataclass(frozen=True)
-class Step:
-    """What `measure.measure` found by running the model: seconds and bytes instead of assumptions.
+class Measured:
+    """What `measure.measure` found by running the model's parts: seconds a token of training in each phase, and what
+    the process takes when it has run them once."""
 
-    `seconds_per_token` of training, all phases and the optimizer's share included; `bytes` at the peak, or None.
-    """
-
-    seconds_per_token: float
-    bytes: float | None = None
+    seconds_per_token: tuple[float, ...]
+    base: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All figures of a plan. Bytes, FLOPs, seconds, US dollars; memory is one device's.
+    """All figures of a plan. Bytes, FLOPs, seconds, US dollars; memory is one device's, at the peak.
 
     `flops` is the work by MFU's definition (`plan.flops`); `six_n_d` the papers' 6·N·D. `tokens`, `seconds` and what
     follows from them are None when neither the tokens nor a time is known.
@@ -75,44 +73,42 @@ class Plan:
         return plain
 
 
-def make_plan(config: ModelConfig | Shape, run: Training, device: Device, measured: Step | None = None) -> Plan:
+def make_plan(config: ModelConfig | Shape, run: Training, device: Device, measured: Measured | None = None) -> Plan:
     """The plan of training `config` by `run` on `device`, and of the model's use afterwards.
 
     `measured` (see `measure.measure`) replaces the assumed share of the peak rate. Raises RequestError for numbers that
     no run can have.
     """
-    s = shape_of(config)
-    phase = run.largest
-    if s.positions == "learned" and phase.context > s.context:
-        raise RequestError(f"context {phase.context} is beyond the {s.context} positions that {s.name} has learned")
+    s, phase = shape_of(config), run.largest
+    longest = max(p.context for p in run.phases)
+    if s.positions == "learned" and longest > s.context:
+        raise RequestError(f"context {longest} is beyond the {s.context} positions that {s.name} has learned")
+    if measured:
+        device = replace(device, base=measured.base)
     precision = run.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.bfloat16 > device.float32 else "float32"
+    if precision == "auto":  # as train.machine.faster_precision: below 1.3 times, casts eat the gain
+        precision = "bfloat16" if device.bfloat16 > 1.3 * device.float32 else "float32"
     p = parameters(s)
-
-    checkpointing = run.activation_checkpointing
-    parts = memory.training_memory(s, phase.batch, phase.context, precision, run.optimizer, checkpointing,
-                                   base=device.base, shards=run.n_devices)
-    if measured and measured.bytes:
-        parts = _calibrated(parts, measured.bytes)
+    parts = memory_of(s, run, device, precision)
     fits = sum(parts.values()) <= HEADROOM * device.memory
 
-    tokens_per_second, flops_per_token = _speed(s, run, device, precision)
-    if measured:
-        tokens_per_second = run.n_devices / measured.seconds_per_token
-    tokens = run.tokens
-    if run.seconds is not None:
-        tokens = min(tokens or float("inf"), run.seconds * tokens_per_second)
-    seconds = None if tokens is None else tokens / tokens_per_second
+    rates = [1 / t for t in measured.seconds_per_token] if measured else _assumed_rates(s, run, device, precision)
+    rates = [run.n_devices * rate for rate in rates]
+    spent = run.spend(rates)
+    by_phase = spent or [share.share for share in run.phases]  # weights for the averages
+    average = sum(n * work.training_flops_per_token(s, ph.context) for n, ph in zip(by_phase, run.phases)) / sum(by_phase)
+    tokens_per_second = sum(by_phase) / sum(n / rate for n, rate in zip(by_phase, rates))
+    tokens = None if spent is None else sum(spent)
+    steps = None if spent is None else sum(n / size for n, size in zip(spent, run.tokens_per_step))
+    seconds = None if spent is None else tokens / tokens_per_second
     cost = None if seconds is None or device.price is None else seconds / 3600 * device.price * run.n_devices
 
     return Plan(
-        name=s.name, shape=s, parameters=p, run=run, device=device, precision=precision, tokens=tokens,
-        steps=None if tokens is None else tokens / run.tokens_per_step, memory=parts, fits=fits,
-        remedies=() if fits else remedies(s, run, device, precision),
+        name=s.name, shape=s, parameters=p, run=run, device=device, precision=precision, tokens=tokens, steps=steps,
+        memory=parts, fits=fits, remedies=() if fits else remedies(s, run, device, precision),
         inference={f"{bits} bit": _inference(s, bits, phase.context, device) for bits in (32, 16, 8, 4)},
         attention_matrix=memory.attention_matrix_bytes(phase.context),
-        flops_per_token=flops_per_token, flops=None if tokens is None else flops_per_token * tokens,
+        flops_per_token=round(average), flops=None if tokens is None else average * tokens,
         six_n_d=None if tokens is None else work.six_n_d(p.active, tokens),
         tokens_per_second=tokens_per_second, seconds=seconds, cost=cost,
         compute_optimal=tuple(scaling.optima(params=p.active)),
@@ -121,17 +117,11 @@ def make_plan(config: ModelConfig | Shape, run: Training, device: Device, measur
     )
 
 
-def _speed(s: Shape, run: Training, device: Device, precision: str) -> tuple[float, int]:
-    """(tokens/s on all devices, training FLOPs a token): averages over the phases' tokens."""
-    tokens = seconds = flops = 0.0
-    for phase in run.phases:
-        n = phase.share * phase.batch * phase.context
-        done = work.training_flops_per_token(s, phase.context,
-                                             activation_checkpointing=run.activation_checkpointing)
-        seconds += n * done / device.rate(precision)
-        flops += n * work.training_flops_per_token(s, phase.context)
-        tokens += n
-    return run.n_devices * tokens / seconds, round(flops / tokens)
+def _assumed_rates(s: Shape, run: Training, device: Device, precision: str) -> list[float]:
+    """Tokens/s of one device in each phase, at the share of the peak rate that it is assumed to reach."""
+    checkpointing = run.activation_checkpointing
+    return [device.rate(precision) / work.training_flops_per_token(s, p.context, activation_checkpointing=checkpointing)
+            for p in run.phases]
 
 
 def _inference(s: Shape, bits: int, context: int, device: Device) -> dict[str, float]:
@@ -141,16 +131,10 @@ def _inference(s: Shape, bits: int, context: int, device: Device) -> dict[str, f
     return {**parts, "total": sum(parts.values()), "tokens_per_second_at_most": device.bandwidth / read}
 
 
-def _calibrated(parts: dict[str, float], total: float) -> dict[str, float]:
-    """`parts` with the working space set so that they add up to the measured `total`, if it is not below the rest."""
-    rest = sum(v for name, v in parts.items() if name != "working space")
-    return {**parts, "working space": max(total - rest, 0.0)}
-
-
-def _notes(s: Shape, run: Training, device: Device, measured: Step | None) -> list[str]:
+def _notes(s: Shape, run: Training, device: Device, measured: Measured | None) -> list[str]:
     notes = []
     if measured:
-        notes.append("time: from steps of this model timed on this machine")
+        notes.append("time: from this model's parts, timed on this machine for about two seconds")
     elif device.measured:
         notes.append(f"time: {device.mfu:.0%} of this machine's measured matrix-product rate (assumed)")
     else:
@@ -159,6 +143,6 @@ def _notes(s: Shape, run: Training, device: Device, measured: Step | None) -> li
         notes.append(f"cost: ${device.price:g} an hour (assumed: order of magnitude of list prices)")
     if run.n_devices > 1:
         notes.append("several devices: states divided evenly, communication not counted")
-    if run.tokens is None and run.seconds is None:
+    if run.tokens is run.seconds is run.steps is None:
         notes.append("time and cost need the number of tokens: --tokens")
     return notes

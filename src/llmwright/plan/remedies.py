@@ -27,12 +27,10 @@ def remedies(s: Shape, run: Training, device: Device, precision: str) -> tuple[R
     """
     room = HEADROOM * device.memory
     phase = run.largest
-    optimizer, checkpointing = run.optimizer, run.activation_checkpointing
+    checkpointing = run.activation_checkpointing
 
-    def total(batch=phase.batch, context=phase.context, precision=precision, optimizer=optimizer,
-              checkpointing=checkpointing, shards=run.n_devices) -> float:
-        return sum(memory.training_memory(s, batch, context, precision, optimizer, checkpointing, device.base,
-                                          shards).values())
+    def total(precision=precision, **changed) -> float:
+        return sum(memory_of(s, run, device, precision, **changed).values())
 
     now, found = total(), []
 
@@ -41,16 +39,18 @@ def remedies(s: Shape, run: Training, device: Device, precision: str) -> tuple[R
             found.append(Remedy(change, size, size <= room))
 
     if phase.batch > 1:
-        batch = _largest(phase.batch - 1, lambda b: total(batch=b) <= room)
+        batch = _largest(phase.batch - 1, lambda b: total(batch=b, accumulate=2) <= room)
         times = -(-phase.batch * run.accumulate // batch)
-        offer(f"micro-batches of {batch} instead of {phase.batch} rows, {times} accumulated", total(batch=batch))
+        offer(f"micro-batches of {batch} instead of {phase.batch} rows, {times} accumulated",
+              total(batch=batch, accumulate=times))
     if not checkpointing:
-        offer("activation checkpointing (about a third more time)", total(checkpointing=True))
+        offer("activation checkpointing (about a third more time)", total(activation_checkpointing=True))
     if precision == "float32":
         offer("bfloat16 activations", total(precision="bfloat16"))
-    if optimizer != "adamw8bit":
+    if run.optimizer != "adamw8bit":
         offer("an 8-bit optimizer", total(optimizer="adamw8bit"))
-    least = {"batch": 1, "checkpointing": True, "optimizer": "adamw8bit", "precision": "bfloat16"}
+    least = {"batch": 1, "activation_checkpointing": True, "optimizer": "adamw8bit", "precision": "bfloat16",
+             "accumulate": phase.batch * run.accumulate}
     offer("all of these with micro-batches of 1 row", total(**least))
     if not any(r.fits for r in found) and phase.context > 128:
         context = _largest(phase.context, lambda c: total(**least, context=c) <= room)
@@ -61,11 +61,11 @@ def remedies(s: Shape, run: Training, device: Device, precision: str) -> tuple[R
         found.append(Remedy(f"a device with more memory, as it is: {larger}", now, True))
     # 1 row each, activations recomputed: the states are what has to be divided
     n = 2 * run.n_devices
-    while n < 2**20 and total(batch=1, checkpointing=True, shards=n) > room:
+    while n < 2**20 and total(batch=1, activation_checkpointing=True, shards=n) > room:
         n *= 2
-    if not larger and total(batch=1, checkpointing=True, shards=n) <= room:
+    if not larger and total(batch=1, activation_checkpointing=True, shards=n) <= room:
         offer(f"{n} devices: states divided, 1 row each, activation checkpointing",
-              total(batch=1, checkpointing=True, shards=n))
+              total(batch=1, activation_checkpointing=True, shards=n))
     for name, bits in (("LoRA, rank 16: weights frozen in 16 bits", 16), ("QLoRA: weights frozen in 4.13 bits", 4.13)):
         size = sum(memory.lora_memory(s, 1, phase.context, "bfloat16", 16, True, device.base, bits).values())
         if size <= room:
@@ -82,12 +82,20 @@ def _largest(upper: int, fits) -> int:
     return low
 
 
+def memory_of(s: Shape, run: Training, device: Device, precision: str, **changed) -> dict[str, float]:
+    """`memory.training_memory` of `run` on `device`, with arguments changed."""
+    phase = run.largest
+    arguments = {
+        "batch": phase.batch, "context": phase.context, "precision": precision, "optimizer": run.optimizer,
+        "activation_checkpointing": run.activation_checkpointing, "base": device.base, "shards": run.n_devices,
+        "accumulate": run.accumulate, "packed": run.packed, "slack": device.slack,
+    }
+    return memory.training_memory(s, **{**arguments, **changed})
+
+
 def smallest_device(s: Shape, run: Training, precision: str) -> str | None:
     """The name of the table's device with the least memory that the run fits as it is, or None."""
-    phase = run.largest
     for device in sorted(DEVICES.values(), key=lambda d: (d.memory, d.price or 0)):
-        parts = memory.training_memory(s, phase.batch, phase.context, precision, run.optimizer,
-                                       run.activation_checkpointing, device.base, run.n_devices)
-        if device.price is not None and sum(parts.values()) <= HEADROOM * device.memory:
+        if device.price is not None and sum(memory_of(s, run, device, precision).values()) <= HEADROOM * device.memory:
             return device.name
     return None

@@ -48,7 +48,8 @@ class Shape:
     tie_embeddings: bool = False
     n_experts: int = 1
     active_experts: int = 1
-    dropout: float = 0.0  # the largest of a block's dropouts: above 0 its masks are kept for the backward pass
+    dropout: bool = False  # on what a block adds to the residual stream: its masks are kept for the backward pass
+    attention_dropout: bool = False  # on the attention weights: then the full matrix is built
     tokens: float | None = None
 
     def __post_init__(self):
@@ -81,7 +82,7 @@ def shape_of(config: ModelConfig | Shape) -> Shape:
         gated=f.gated, positions="learned" if isinstance(config.positions, Learned) else "none",
         norm=config.norm.kind, norm_bias=config.norm.kind == "layer" and config.norm.bias, qk_norm=a.qk_norm,
         qkv_bias=a.qkv_bias, out_bias=a.out_bias, ff_bias=f.bias, tie_embeddings=config.tie_embeddings,
-        dropout=max(config.residual_dropout, a.dropout),
+        dropout=config.residual_dropout > 0, attention_dropout=a.dropout > 0,
     )
 
 

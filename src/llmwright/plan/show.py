@@ -67,10 +67,11 @@ def _parameters(plan: Plan) -> Table:
 def _memory(plan: Plan) -> Table:
     table = _table("Memory in training" + (", each device" if plan.run.n_devices > 1 else ""), "", "", "")
     for name, value in plan.memory.items():
-        table.add_row(name, size(value), f"{value / plan.memory_total:.1%}")
-    table.add_row("total", size(plan.memory_total), f"of {size(plan.device.memory)}", style="bold")
+        table.add_row(name, size(value), f"{value / plan.memory_total:.1%}" if value > 0 else "", style=None if value > 0 else "dim")
+    table.add_row("peak", size(plan.memory_total), f"of {size(plan.device.memory)}", style="bold")
     s, phase, run = plan.shape, plan.run.largest, plan.run
-    other = memory.activation_bytes(s, phase.batch, phase.context, plan.precision, not run.activation_checkpointing)
+    other = memory.activation_bytes(s, phase.batch, phase.context, plan.precision, not run.activation_checkpointing,
+                                    run.packed)
     table.add_row(f"activations with{'out' if run.activation_checkpointing else ''} checkpointing", size(other), "",
                   style="dim")
     return table
@@ -91,7 +92,8 @@ def _work(plan: Plan) -> Table:
     table.add_row("FLOPs a token", f"{plan.flops_per_token:.3g}")
     if plan.tokens is not None:
         table.add_row("tokens", count(plan.tokens))
-        table.add_row(f"steps of {plan.run.tokens_per_step:,.0f} tokens", f"{plan.steps:,.0f}")
+        sizes = " to ".join(f"{n:,}" for n in sorted({min(plan.run.tokens_per_step), max(plan.run.tokens_per_step)}))
+        table.add_row(f"steps of {sizes} tokens", f"{plan.steps:,.0f}")
         table.add_row("FLOPs", f"{plan.flops:.3g}")
         table.add_row("6·parameters·tokens", f"{plan.six_n_d:.3g}")
         table.add_row("petaFLOP/s-days (of 6·N·D)", f"{plan.petaflops_days:,.4g}")
@@ -149,3 +151,20 @@ def _elsewhere(plan: Plan) -> Table:
         table.add_row(device.name, size(device.memory), "yes" if other.fits else "no",
                       "—" if other.seconds is None else duration(other.seconds), dollars(other.cost))
     return table
+
+
+def brief(plan: dict) -> str:
+    """A plan (`Plan.to_dict()`) in a few lines, for a log."""
+    parts = {k: v for k, v in plan["memory"].items() if k != "total" and v > 0}
+    largest = ", ".join(f"{k} {size(v)}" for k, v in sorted(parts.items(), key=lambda item: -item[1])[:3])
+    lines = [f"plan: {count(plan['parameters']['total'])} parameters in {plan['precision']} on {plan['device']}",
+             f"  memory {size(plan['memory']['total'])} at the peak ({largest})"
+             + ("" if plan["fits"] else f", more than fits in {size(plan['device_details']['memory'])}")]
+    if plan["seconds"] is not None:
+        lines.append(f"  {count(plan['tokens'])} tokens in {plan['steps']:,.0f} steps at {plan['tokens_per_second']:,.0f} "
+                     f"tokens/s: {duration(plan['seconds'])}; {plan['flops']:.3g} FLOPs, "
+                     f"{plan['tokens'] / plan['parameters']['total']:.1f} tokens a parameter (compute-optimal: about 20)")
+    for remedy in plan["remedies"]:
+        if remedy["fits"]:
+            lines.append(f"  would fit: {remedy['change']} ({size(remedy['bytes'])})")
+    return "\n".join(lines)

@@ -1,10 +1,12 @@
 """What a plan is asked about: a recipe, a model directory, a published model by name, or bare numbers."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import RequestError
+from ..model.config import ModelConfig
+from ..recipe import Recipe
 from . import scaling
 from .parameters import parameters
 from .presets import PRESETS, preset
@@ -15,66 +17,74 @@ from .training import Training, from_recipe, training
 ASSUMED_VOCABULARY = {"chars": 128, "bytes": 260}
 
 
-def read(target: str | None, overrides: list[str] = ()) -> tuple[Shape, Training | None, list[str]] | None:
-    """(shape, its recipe's run or None, what was assumed) of `target`; None for no target.
+@dataclass(frozen=True)
+class Target:
+    """A shape to plan for, the run that its recipe describes, and what was assumed of them.
 
-    Raises RequestError for a target that is none of recipe, model directory and preset.
-    """
-    if target is None:
-        return None
+    `config` and `recipe`: what the shape and the run came from, where a model can be built (and so measured)."""
+
+    shape: Shape
+    run: Training | None = None
+    notes: tuple[str, ...] = ()
+    config: ModelConfig | None = None
+    recipe: Recipe | None = None
+
+
+def read(target: str, overrides: list[str] = ()) -> Target:
+    """Raises RequestError for a target that is none of recipe, model directory and preset."""
     path = Path(target).expanduser()
-    if path.is_dir() or path.suffix in (".yaml", ".yml"):
-        found = _model_directory(path) if path.is_dir() else _recipe(path, overrides)
-    elif overrides:
+    if path.suffix in (".yaml", ".yml") and not path.is_dir():
+        return _recipe(path, overrides)
+    if overrides:
         raise RequestError(f"{overrides[0]}: only a recipe (a .yaml file) takes key=value; {target} is none")
-    elif path.is_file():
+    if path.is_dir():
+        config = _model_directory(path)
+        return Target(replace(shape_of(config), name=path.resolve().name), config=config)
+    if path.is_file():
         raise RequestError(f"{target}: a plan is made for a recipe (.yaml), a model directory or one of the presets "
                            f"{', '.join(PRESETS)}")
-    else:
-        found = preset(target), None, []
-    return found
+    return Target(preset(target))
 
 
-def _recipe(path: Path, overrides: list[str]):
+def _recipe(path: Path, overrides: list[str]) -> Target:
     from .. import recipe as recipes
     from ..families.shapes import shape as compose
 
     recipe, notes = recipes.load(path, list(overrides)), []
-    tokenizer = recipe.tokenizer
-    vocab_size = ASSUMED_VOCABULARY.get(tokenizer.kind, tokenizer.vocab_size)
-    if tokenizer.kind in ASSUMED_VOCABULARY:
-        notes.append(f"vocabulary: {vocab_size} (assumed until the text is read)")
-    data = _data_summary(recipe.directory)
-    vocab_size = data.get("vocab_size") or vocab_size
+    data = _prepared(recipe.directory / "data" / "data.json")
+    vocab_size = data.get("vocab_size") or ASSUMED_VOCABULARY.get(recipe.tokenizer.kind, recipe.tokenizer.vocab_size)
+    if recipe.tokenizer.kind in ASSUMED_VOCABULARY and not data:
+        notes.append(f"vocabulary: {vocab_size} (assumed until the text is prepared)")
+    if recipe.train.epochs and not data:
+        notes.append("train.epochs: how many tokens the text has is not known until it is prepared")
     if recipe.model.start_from:
-        shape = _model_directory(Path(recipe.model.start_from).expanduser())[0]
+        config = _model_directory(Path(recipe.model.start_from).expanduser())
     else:
-        shape = shape_of(compose(recipe.model, vocab_size))
-    if recipe.train.epochs and not data.get("train_tokens") and not recipe.train.steps:
-        notes.append("train.epochs: the text's tokens are not known before `prepare`; give --tokens")
-    return replace(shape, name=recipe.name), from_recipe(recipe.train, shape, data.get("train_tokens")), notes
+        config = compose(recipe.model, vocab_size)
+    run = from_recipe(recipe.train, config, data.get("tokens"))
+    return Target(replace(shape_of(config), name=recipe.name), run, tuple(notes), config, recipe)
 
 
-def _data_summary(directory: Path) -> dict:
+def _prepared(file: Path) -> dict:
     """Vocabulary and training tokens of a recipe whose data is already prepared; {} if it is not."""
     try:
-        data = json.loads((directory / "data" / "data.json").read_text(encoding="utf-8"))
-        return {"vocab_size": data["vocab_size"], "train_tokens": data["splits"]["train"]["tokens"]}
+        card = json.loads(file.read_text(encoding="utf-8"))
+        return {"vocab_size": card["vocab_size"],
+                "tokens": sum(shard["tokens"] for shard in card["splits"]["train"]["shards"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _model_directory(path: Path):
+def _model_directory(path: Path) -> ModelConfig:
     from .. import families
 
     file = path / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        return families.read_config(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise RequestError(f"{path}: not a model directory (it has no config.json)") from None
     except (OSError, ValueError) as error:
         raise RequestError(f"{file}: cannot be read as JSON: {error}") from None
-    return replace(shape_of(families.read_config(config)), name=path.resolve().name), None, []
 
 
 def from_numbers(params: float | None, tokens: float | None, flops: float | None, context: int | None

@@ -9,7 +9,7 @@ from .shape import Shape, shape_of
 
 @dataclass(frozen=True)
 class Phase:
-    """`share` of the steps, with micro-batches of `batch` rows of `context` tokens."""
+    """`share` of the run, with micro-batches of `batch` rows of `context` tokens."""
 
     share: float
     context: int
@@ -18,23 +18,27 @@ class Phase:
 
 @dataclass(frozen=True)
 class Training:
-    """`tokens` to train on (None: not known yet), or `seconds` to train for; the lesser of the two ends the run.
+    """How long, and in what pieces.
 
-    A micro-batch's rows and tokens come from `phases`; `accumulate` of them make a step on each of `n_devices`.
-    `precision` is "float32", "bfloat16" or "auto": the faster one on the device.
+    `steps`, `tokens` (in all) and `seconds`: the first that is reached ends the run; all None: not known yet.
+    Micro-batches come from `phases`; `accumulate` of them make a step on each of `n_devices`. `packed`: rows hold
+    several documents, told apart by a mask. `precision` is "float32", "bfloat16" or "auto": the faster on the device.
     """
 
-    tokens: float | None
-    phases: tuple[Phase, ...]
-    accumulate: int = 1
+    steps: int | None = None
+    tokens: float | None = None
     seconds: float | None = None
+    phases: tuple[Phase, ...] = (Phase(1.0, 1024, 1),)
+    accumulate: int = 1
     precision: str = "auto"
     optimizer: str = "adamw"
     activation_checkpointing: bool = False
+    packed: bool = False
     n_devices: int = 1
 
     def __post_init__(self):
-        for name, value in (("tokens", self.tokens), ("seconds", self.seconds)):
+        for name in ("steps", "tokens", "seconds"):
+            value = getattr(self, name)
             if value is not None and not 0 < value <= 1e18:
                 raise RequestError(f"{name} is {value:,.6g}; it must be more than 0 and at most 1e18")
         for phase in self.phases:
@@ -46,20 +50,33 @@ class Training:
                 raise RequestError(f"{name} is {getattr(self, name)}; it must be from 1 to {10**7:,}")
 
     @property
-    def tokens_per_step(self) -> float:
-        """On average over the phases."""
-        rows = sum(p.share * p.batch * p.context for p in self.phases)
-        return rows * self.accumulate * self.n_devices
+    def tokens_per_step(self) -> tuple[int, ...]:
+        """On all devices, phase by phase."""
+        return tuple(p.batch * p.context * self.accumulate * self.n_devices for p in self.phases)
 
     @property
     def largest(self) -> Phase:
         """The phase with the most tokens in a micro-batch: the one that decides the memory."""
-        return max(self.phases, key=lambda p: p.batch * p.context)
+        return max(self.phases, key=lambda p: (p.batch * p.context, p.context))
+
+    def spend(self, tokens_per_second: list[float]) -> list[float] | None:
+        """Tokens by phase when phase i runs at `tokens_per_second[i]`; None when nothing ends the run.
+
+        A phase's share is of the steps, the tokens or the seconds, whichever ends the run: the loop's progress.
+        """
+        ends = []
+        if self.steps is not None:
+            ends.append([p.share * self.steps * n for p, n in zip(self.phases, self.tokens_per_step)])
+        if self.tokens is not None:
+            ends.append([p.share * self.tokens for p in self.phases])
+        if self.seconds is not None:
+            ends.append([p.share * self.seconds * rate for p, rate in zip(self.phases, tokens_per_second)])
+        return min(ends, key=lambda n: sum(t / rate for t, rate in zip(n, tokens_per_second)), default=None)
 
 
 def training(tokens: float | None = None, batch: int = 1, context: int = 1024, **settings) -> Training:
     """A run with one batch shape throughout."""
-    return Training(tokens, (Phase(1.0, context, batch),), **settings)
+    return Training(tokens=tokens, phases=(Phase(1.0, context, batch),), **settings)
 
 
 def from_recipe(train, config: ModelConfig | Shape, data_tokens: float | None = None) -> Training:
@@ -67,22 +84,14 @@ def from_recipe(train, config: ModelConfig | Shape, data_tokens: float | None = 
 
     `data_tokens`: tokens of the training text, if known, for a run measured in epochs.
     """
-    first = (0.0, train.context or shape_of(config).context, train.batch)
-    marks = [first, *(tuple(mark) for mark in train.growth)]
+    marks = [(0.0, train.context or shape_of(config).context, train.batch), *(tuple(mark) for mark in train.growth)]
     ends = [mark[0] for mark in marks[1:]] + [1.0]
-    phases = tuple(Phase(end - start, context, batch)
-                   for (start, context, batch), end in zip(marks, ends) if end > start)
-    settings = {
-        "accumulate": train.accumulate,
-        "seconds": train.max_minutes * 60 if train.max_minutes else None,
-        "precision": train.precision,
-        "optimizer": train.optimizer.name,
-        "activation_checkpointing": train.activation_checkpointing,
-    }
-    run = Training(None, phases, **settings)
-    ends = []
-    if train.steps:
-        ends.append(train.steps * run.tokens_per_step)
-    if train.epochs and data_tokens:
-        ends.append(train.epochs * data_tokens)
-    return Training(min(ends) if ends else None, phases, **settings)
+    return Training(
+        steps=train.steps,
+        tokens=train.epochs * data_tokens if train.epochs and data_tokens else None,
+        seconds=train.max_minutes * 60 if train.max_minutes else None,
+        phases=tuple(Phase(end - start, context, batch)
+                     for (start, context, batch), end in zip(marks, ends) if end > start),
+        accumulate=train.accumulate, precision=train.precision, optimizer=train.optimizer.name,
+        activation_checkpointing=train.activation_checkpointing, packed=train.rows == "packed",
+    )
