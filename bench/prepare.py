@@ -96,10 +96,12 @@ card = prepare(data, tokenizer, out, progress=Stages())
 seconds = time.monotonic() - start
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 steps = card["steps"]
-print(json.dumps({"seconds": seconds, "cpu": sum(u.ru_utime + u.ru_stime for u in used), "stages": Stages.took, "tokenizer": card["tokenizer"]["vocab_size"],
+print(json.dumps({
+    "seconds": seconds, "cpu": sum(u.ru_utime + u.ru_stime for u in used), "stages": Stages.took,
     "documents": steps["read"]["documents"], "exact": steps["exact_duplicates"]["documents"],
     "near": steps["near_duplicates"]["documents"], "overlap": steps["overlap"]["documents"],
-    "tokens": sum(s["tokens"] for s in card["splits"].values())}))
+    "tokens": sum(s["tokens"] for s in card["splits"].values()),
+}))
 """
 
 
@@ -157,9 +159,9 @@ def main():
         for name, near in cases.items():
             for i in range(1 if args.gb else args.repeat):
                 got = run(data | {"near_duplicates": near}, tokenizer, folder / f"out-{near}-{i}")
-                print(f"{name}: {size / 1e6:.0f} MB in {got['seconds']:.1f} s = {size / 1e6 / got['seconds']:.1f} MB/s, "
-                      f""
-                      f"{got['cpu']:.1f} s of processor time, peak {got['peak'] / 2**20:.0f} MiB; {got['documents']:,} documents, dropped: exact "
+                speed, peak = size / 1e6 / got["seconds"], got["peak"] / 2**20
+                print(f"{name}: {size / 1e6:.0f} MB in {got['seconds']:.1f} s = {speed:.1f} MB/s, {got['cpu']:.1f} s "
+                      f"of processor time, peak {peak:.0f} MiB; {got['documents']:,} documents, dropped: exact "
                       f"{got['exact']:,}, near {got['near']:,}, overlap {got['overlap']:,}; {got['tokens']:,} tokens; "
                       f"{got['stages']}", flush=True)
 

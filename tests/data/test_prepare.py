@@ -247,7 +247,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(tmp_path):
 
 def test_killed_at_any_instant_leaves_no_half_directory_and_the_next_run_cleans_up(tmp_path):
     corpus = write(tmp_path / "in", [story(i) for i in range(60)])
-    code = ("import sys; from llmwright import recipe; from llmwright.data.prepare import prepare; print(1, flush=True);"
+    code = ("from llmwright import recipe; from llmwright.data.prepare import prepare; print(1, flush=True); "
             f"prepare(recipe.Data(corpus={corpus!r}), recipe.Tokenizer(kind='bytes'), {str(tmp_path / 'out')!r})")
     for wait in (0.0, 0.02, 0.05, 0.1, 0.2):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

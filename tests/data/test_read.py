@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmwright import recipe
-from llmwright.data import read
+from llmwright.data import read, row_files
 from llmwright.data.pieces import lines, pieces
 from llmwright.data.sources import list_source
 from llmwright.data.work import _documents
 from llmwright.errors import RequestError
 
-ROWS = [{"id": 1, "text": "first text,\nwith \"quotes\""}, {"id": 2, "text": "zweiter Text: größer"}, {"id": 3, "text": "third"}]
+ROWS = [{"id": 1, "text": "first text,\nwith \"quotes\""}, {"id": 2, "text": "zweiter Text: größer"},
+        {"id": 3, "text": "third"}]
 TEXTS = [row["text"] for row in ROWS]
 
 
@@ -89,7 +90,7 @@ def test_json_lines_under_the_name_json_and_one_object(tmp_path):
 
 
 def test_a_large_json_array_is_read_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "BLOCK", 7)
+    monkeypatch.setattr(row_files, "BLOCK", 7)
     rows = [{"text": f"{i} é " * (i % 5 + 1)} for i in range(200)]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     assert texts_of(tmp_path / "a.json") == [row["text"] for row in rows]
@@ -98,6 +99,20 @@ def test_a_large_json_array_is_read_in_blocks(tmp_path, monkeypatch):
 def test_tsv_takes_quotes_as_they_are_and_a_number_names_a_column_without_header(tmp_path):
     (tmp_path / "a.tsv").write_text('ham\tan "open quote\nspam\t"another\n')
     assert texts_of(tmp_path / "a.tsv", key="1") == ['an "open quote', '"another']
+
+
+def test_only_line_feeds_end_a_row_of_a_table(tmp_path):
+    text = "form\x0cfeed, separator\u2028 and \x85 next"
+    (tmp_path / "a.csv").write_text(f'text\n"{text}"\nplain\x0cfeed\n')
+    assert texts_of(tmp_path / "a.csv") == [text, "plain\x0cfeed"]
+    (tmp_path / "a.tsv").write_bytes("id\ttext\r\n1\ta\rb\u2028c\r\n".encode())
+    assert texts_of(tmp_path / "a.tsv") == ["a\rb\u2028c"]
+
+
+def test_a_table_that_is_not_utf_8_is_repaired_and_counted(tmp_path):
+    counts = Counter()
+    (tmp_path / "a.csv").write_bytes("text\nGröße\n".encode("cp1252"))
+    assert texts_of(tmp_path / "a.csv", counts=counts) == ["Größe"] and counts["not UTF-8"] == 1
 
 
 def test_a_folder_is_read_in_sorted_order_and_its_hidden_and_odd_files_are_counted(tmp_path):
@@ -145,7 +160,7 @@ def test_one_endless_line_is_cut_and_counted(tmp_path, monkeypatch):
 
 
 def test_a_row_beyond_the_limit_is_left_out_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "LONGEST_ROW", 3 << 20)
+    monkeypatch.setattr(row_files, "LONGEST_ROW", 3 << 20)
     rows = [{"text": "a"}, {"text": "x" * (9 << 20)}, {"text": "b"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     counts = Counter()
@@ -215,6 +230,7 @@ def test_an_unreadable_file_is_named(tmp_path):
     ("a.json", b'{"text": ', "not valid JSON"),
     ("a.csv", b"id,body\n1,a\n", "no column 'text'; its columns are id, body"),
     ("a.parquet", b"PAR1 but not really", "not a parquet file"),
+    ("a.jsonl", b'{"body": "a", "n": 1}\n' * 3, "no row has text under 'text'; found body, n"),
     ("a.json", b'[{"body": "a", "n": 1}]', "no row has text under 'text'; found body, n"),
 ])
 def test_a_damaged_or_unfit_file_is_named(tmp_path, name, data, message):

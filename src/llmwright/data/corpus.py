@@ -78,9 +78,8 @@ def collect(data: recipe.Data, listings: list[Listing], spool: Path, workers: Wo
     corpus = Corpus()
     near = NearDuplicates(spool, data.near_duplicates) if data.near_duplicates else None
     digests, sizes, first = [], [], 0
-    sized = all(listing.files and not f.name.lower().endswith((".gz", ".zst", ".parquet"))
-                for listing in listings for f in listing.files)
-    total = sum(listing.bytes for listing in listings) if sized and listings[0].files else None
+    known = [listing.bytes for listing in listings]
+    total = None if None in known else sum(known)
     with progress.task("reading and cleaning", total, "B") as task:
         for job, out in workers.map("llmwright.data.work:clean_batch", _tasks(data, listings, spool, corpus)):
             n, batch = len(out.sizes), job.batch

@@ -49,8 +49,8 @@ def prepare(data: recipe.Data, tokenizer: recipe.Tokenizer, out: str | Path, see
         return ready
     if out.exists() and ready is None and (not out.is_dir() or any(out.iterdir())):
         raise RequestError(f"{out}: not a data directory, so it is not replaced; name a new folder")
-    size = sum(listing.bytes for listing in listings)
-    small = size < SMALL and not any(listing.path.startswith("hub:") for listing in listings)
+    sizes = [listing.bytes for listing in listings]
+    small = None not in sizes and sum(sizes) < SMALL
     with _beside(out) as target, Workers(0 if small else data.workers or cores()) as workers:
         spool = target / "spool"
         spool.mkdir()

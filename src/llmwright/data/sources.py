@@ -48,8 +48,12 @@ class Listing:
     skipped_names: list[str] = field(default_factory=list)
 
     @property
-    def bytes(self) -> int:
-        return sum(f.size for f in self.files)
+    def bytes(self) -> int | None:
+        """The size of its text as far as it is known beforehand: not on the hub, nor in a compressed file."""
+        if self.path == "python:topics":
+            return sum(len(text.encode()) for text in python_topics().values())
+        packed = any(f.kind == ".parquet" or f.name.lower().endswith(COMPRESSED) for f in self.files)
+        return sum(f.size for f in self.files) if self.files and not packed else None
 
     def skip(self, why: str, name: str) -> None:
         """Count a file that is left out; the first few are kept by name for the summary."""
@@ -66,6 +70,13 @@ class Listing:
         for f in self.files:
             digest.update(repr((f.name, f.size, f.mtime_ns)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
+
+
+def python_topics() -> dict[str, str]:
+    """The texts behind Python's `help`, by topic."""
+    from pydoc_data.topics import topics
+
+    return topics
 
 
 def kind_of(name: str) -> str:
