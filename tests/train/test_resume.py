@@ -31,7 +31,8 @@ def data(tmp_path_factory):
 def tensors(run: Path, step: int) -> dict:
     """All tensors of a checkpoint: weights, optimizers, generators."""
     folder = run / "checkpoints" / f"step-{step}"
-    return load_file(folder / "model" / "model.safetensors") | load_file(folder / "state" / "tensors.safetensors")
+    found = load_file(folder / "model" / "model.safetensors") | load_file(folder / "state" / "tensors.safetensors")
+    return {name: tensor.clone() for name, tensor in found.items()}  # load_file maps the files: they may change
 
 
 def losses(run: Path) -> list:
