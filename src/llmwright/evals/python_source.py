@@ -3,7 +3,8 @@
 A completion is cut off by the token limit wherever it happens to stand, so it is judged as the beginning of a program:
 
 1. the last line, which the limit left unfinished, is dropped (nothing is, when the model ended the text itself);
-2. a statement whose bracket or string is still open at the end is dropped, if it is no longer than what is kept;
+2. brackets and a string that are still open at the end are closed; where that does not do, the statement they are in is
+   dropped, if it is no longer than what is kept;
 3. a block whose body is still to come gets `pass`, a decorator something to decorate, an open `try` its `finally`;
 4. prompt and completion together must then parse, and at least one line that is kept must be code: neither blank nor a
    comment.
@@ -61,49 +62,57 @@ def completion_parses(prompt: str, completion: str, finished: bool) -> bool:
     source = prompt + kept
     if len(source) > LONGEST:
         return False
-    end, ending = _statements(source)
-    if len(source) - end > end - len(prompt):  # dropped more than kept
-        return False
-    return _has_code(source[len(prompt) : end]) and parses(source[:end] + ending)
+    for end, ending in _endings(source):
+        dropped, used = len(source) - end, end - len(prompt)
+        if dropped <= used and _has_code(source[len(prompt) : end]) and parses(source[:end] + ending):
+            return True
+    return False
 
 
 def _has_code(text: str) -> bool:
     return any(line.strip() and not line.strip().startswith("#") for line in text.splitlines())
 
 
-def _statements(source: str) -> tuple[int, str]:
-    """Where the last whole statement of `source` ends, and the text that closes what is open there."""
+def _endings(source: str) -> list[tuple[int, str]]:
+    """The ways to end `source`, best first: how much of it to keep, and the text that closes what is open there."""
     offsets = [0]
-    for line in io.StringIO(source):
-        offsets.append(offsets[-1] + len(line))
-    end, header, line = len(source), None, []
-    blocks: list[tuple[int, str]] = []  # (column, first word) of the open blocks
-    last: list[tokenize.TokenInfo] = []  # the last whole line of code
-    row = 0
+    for text in io.StringIO(source):
+        offsets.append(offsets[-1] + len(text))
+    blocks: list[tuple[int, str]] = []  # column and first word of the open blocks
+    brackets: list[str] = []  # what closes the open brackets
+    last: list[tokenize.TokenInfo] = []  # the last whole statement's line
+    line: list[tokenize.TokenInfo] = []  # the one being read
+    row = 0  # where the last whole statement ends
     try:
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type == tokenize.INDENT:
-                blocks.append(header)
-            elif token.type == tokenize.DEDENT and token.start[0] < len(offsets):  # not those at the very end
-                blocks.pop()
+                blocks.append((last[0].start[1], last[0].string) if last else (0, ""))
+            elif token.type == tokenize.DEDENT:
+                if token.start[0] < len(offsets):  # not those at the very end
+                    blocks.pop()
             elif token.type == tokenize.NEWLINE:
-                last, line, row = line + [token], [], token.end[0]
-                header = (last[0].start[1], last[0].string)
-            elif token.type not in (tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER, tokenize.DEDENT):
+                last, line, row = line, [], token.end[0]
+            elif token.type not in (tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER):
                 line.append(token)
+                if token.type == tokenize.OP and token.string in "([{":
+                    brackets.append(")]}"["([{".index(token.string)])
+                elif token.type == tokenize.OP and token.string in ")]}" and brackets:
+                    brackets.pop()
     except (tokenize.TokenError, SyntaxError) as error:  # an IndentationError is a SyntaxError
-        message = str(error)
-        if "EOF in multi-line" not in message and "unterminated triple-quoted" not in message:
-            return end, ""  # a real mistake: ast.parse will find it
-        end = offsets[min(row, len(offsets) - 1)]
-    if not last:
-        return end, ""
-    closing = []
-    column, word = header
-    if last[0].string == "@":
-        closing.append(f"{' ' * column}def _(): pass")
-    elif len(last) > 1 and last[-2].string == ":":
-        closing.append(f"{' ' * (column + 1)}pass")
-        blocks.append(header)
-    closing += [f"{' ' * column}finally: pass" for column, word in reversed(blocks) if word == "try"]
-    return end, "".join(f"{text}\n" for text in closing)
+        if "EOF in multi-line" not in str(error) and "unterminated triple-quoted" not in str(error):
+            return [(len(source), "")]  # a real mistake: the parser will find it
+        closing = "".join(reversed(brackets)) + "\n" + _close([], blocks)
+        whole = [(len(source), quotes + closing) for quotes in ("", '"""', "'''")]
+        return [*whole, (offsets[min(row, len(offsets) - 1)], _close(last, blocks))]
+    return [(len(source), _close(last, blocks))]
+
+
+def _close(last: list[tokenize.TokenInfo], blocks: list[tuple[int, str]]) -> str:
+    """What ends a module after the line `last` within `blocks`: a body, something to decorate, `finally`."""
+    text, blocks = "", list(blocks)
+    if last and last[0].string == "@":
+        text = f"{' ' * last[0].start[1]}def _(): pass\n"
+    elif len(last) > 1 and last[-1].string == ":":
+        text = f"{' ' * (last[0].start[1] + 1)}pass\n"
+        blocks.append((last[0].start[1], last[0].string))
+    return text + "".join(f"{' ' * column}finally: pass\n" for column, word in reversed(blocks) if word == "try")
