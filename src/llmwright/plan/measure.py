@@ -5,7 +5,6 @@ An assumed share of the peak rate can be off by a factor of three (a small model
 by the head); the parts themselves are not, and every block costs the same.
 """
 
-import statistics
 import time
 from dataclasses import replace
 
@@ -45,11 +44,11 @@ def measure(config: ModelConfig, run: Training, optimizer: Optimizer, device: st
     found = []
     for phase in run.phases:
         batch = _batch(config.vocab_size, phase, run.packed, device)
-        t_ends = _median(lambda: _pass(ends, batch, made[0][0]), 0.3 * budget, device)
-        t_block = _median(_block(one, batch, phase), 0.4 * budget, device)
+        t_ends = _time(lambda: _pass(ends, batch, made[0][0]), 0.3 * budget, device)
+        t_block = _time(_block(one, batch, phase), 0.4 * budget, device)
         _pass(one, batch, made[1][0])  # gradients for the updates below
-        t_ends_update = _median(lambda: _update(*made[0]), 0.1 * budget, device)
-        t_update = max(0.0, _median(lambda: _update(*made[1]), 0.2 * budget, device) - t_ends_update)
+        t_ends_update = _time(lambda: _update(*made[0]), 0.1 * budget, device)
+        t_update = max(0.0, _time(lambda: _update(*made[1]), 0.2 * budget, device) - t_ends_update)
         step = run.accumulate * (config.n_layers * t_block + t_ends) + config.n_layers * t_update + t_ends_update
         found.append(step / (run.accumulate * phase.batch * phase.context))
     del ends, one, made, masters, model, batch
@@ -67,10 +66,8 @@ def plan_run(recipe: Recipe, data, progress: Progress = Progress()) -> dict:
     else:
         config = shape(recipe.model, data.card["vocab_size"])
     tokens = sum(shard["tokens"] for shard in data.card["splits"]["train"]["shards"])
-    with progress.task("plan") as task:
-        plan = plan_here(config, recipe, tokens)
-        task.advance(1)
-    return replace(plan, name=recipe.name).to_dict()
+    progress.say("plan: timing this model's parts on this machine")
+    return replace(plan_here(config, recipe, tokens), name=recipe.name).to_dict()
 
 
 def plan_here(config: ModelConfig, recipe: Recipe, data_tokens: float | None = None, run: Training | None = None):
@@ -133,17 +130,20 @@ def _update(masters: Masters, optimizers: list) -> None:
     masters.publish()
 
 
-def _median(run, seconds: float, device: str) -> float:
-    """Median time of `run` in seconds: two runs to warm up, then at least 3 and about `seconds` of them."""
+def _time(run, seconds: float, device: str) -> float:
+    """Time of `run` in seconds: the lower quartile over about `seconds` and at least 2 runs (what else the machine does
+    only slows it down), after one or two to warm up."""
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     times: list[float] = []
-    for _ in range(2):
+    start = time.perf_counter()
+    run()
+    if time.perf_counter() - start < seconds / 2:
         run()
     end = time.perf_counter() + seconds
-    while len(times) < 3 or (time.perf_counter() < end and len(times) < 200):
+    while len(times) < 2 or (time.perf_counter() < end and len(times) < 200):
         wait()
         start = time.perf_counter()
         run()
         wait()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return sorted(times)[len(times) // 4]
