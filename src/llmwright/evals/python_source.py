@@ -98,7 +98,7 @@ def _endings(source: str) -> list[tuple[int, str]]:
                     brackets.append(")]}"["([{".index(token.string)])
                 elif token.type == tokenize.OP and token.string in ")]}" and brackets:
                     brackets.pop()
-    except (tokenize.TokenError, SyntaxError) as error:  # an IndentationError is a SyntaxError
+    except (tokenize.TokenError, SyntaxError, ValueError) as error:  # an IndentationError is a SyntaxError
         if "EOF in multi-line" not in str(error) and "unterminated triple-quoted" not in str(error):
             return [(len(source), "")]  # a real mistake: the parser will find it
         closing = "".join(reversed(brackets)) + "\n" + _close([], blocks)
