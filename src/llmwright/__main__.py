@@ -1,0 +1,5 @@
+"""`python -m llmwright` is the `llmwright` command."""
+
+from .cli import main
+
+main()
