@@ -51,7 +51,8 @@ def test_budget_any_way_round():
 
 def test_recipe_with_overrides(tmp_path):
     file = tmp_path / "r.yaml"
-    file.write_text("name: mine\ntokenizer: {vocab_size: 1000}\nmodel: {family: gpt2, d_model: 64, n_layers: 2, context: 128}\n"
+    file.write_text("name: mine\ntokenizer: {vocab_size: 1000}\n"
+                    "model: {family: gpt2, d_model: 64, n_layers: 2, context: 128}\n"
                     "train: {steps: 10, batch: 4, precision: float32, optimizer: {name: adamw}}\n")
     answer = json.loads(ask(str(file), "--device", "cpu-2-cores", "--json"))
     by_hand = 1000 * 64 + 128 * 64 + 2 * (12 * 64 * 64 + 13 * 64) + 2 * 64

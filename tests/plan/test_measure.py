@@ -15,6 +15,7 @@ CONFIG = ModelConfig("qwen3", 512, 64, 3, 64, Attention(2, 2, 32, qk_norm=True),
 RECIPE = recipes.parse({"train": {"steps": 20, "batch": 8, "context": 64, "precision": "float32"}})
 
 
+@pytest.mark.slow  # needs a machine that does nothing else
 def test_deeper_models_take_longer_by_their_depth():
     run = from_recipe(RECIPE.train, CONFIG)
     shallow, deep = (measure(replace(CONFIG, n_layers=n), run, RECIPE.train.optimizer, seconds=0.4).seconds_per_token[0]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-HELP = """What a model takes, before anything is spent: parameters, memory, FLOPs, time, cost, and how many tokens it should see.
+HELP = """What a model takes, before anything is spent: parameters, memory, FLOPs, time, cost, the tokens it should see.
 
 TARGET is a recipe, a model directory, or a published model: gpt2, gpt2-medium, gpt2-large, gpt2-xl, gpt3-175b,
 chinchilla-70b, llama-3-8b, llama-3-70b, falcon-180b, mixtral-8x22b, smollm2-135m, qwen3-0.6b. Without one, give
@@ -46,8 +46,8 @@ def plan(
     if target and flops:
         raise RequestError(f"--flops {flops}: not together with a target; --tokens or --days bound its training")
     if not (target or params or tokens or flops or days):
-        raise RequestError("nothing to plan: give a recipe, a model directory, a published model such as gpt2, or one of "
-                           "--params, --tokens, --flops and --days")
+        raise RequestError("nothing to plan: give a recipe, a model directory, a published model such as gpt2, or one "
+                           "of --params, --tokens, --flops and --days")
     for name, value in (("--batch", batch), ("--context", context), ("--n-devices", n_devices)):
         if value is not None and not 1 <= value <= 10**8:
             raise RequestError(f"{name} {value}: it must be from 1 to 100,000,000")
@@ -57,8 +57,8 @@ def plan(
                                  ("--optimizer", optimizer, ("adamw", "muon", "adamw8bit"))):
         if value is not None and value not in allowed:
             raise RequestError(f"{name} {value}: it must be one of {', '.join(allowed)}")
-    n_params, n_tokens = (numbers.parse(v, n, 1e18) if v else None for n, v in (("--params", params), ("--tokens", tokens)))
-    budget, time = (numbers.parse(v, n) if v else None for n, v in (("--flops", flops), ("--days", days)))
+    n_params, n_tokens = numbers.maybe(params, "--params", 1e18), numbers.maybe(tokens, "--tokens", 1e18)
+    budget, time = numbers.maybe(flops, "--flops"), numbers.maybe(days, "--days", 1e9)
 
     found = targets.read(target, overrides or []) if target else None
     on_this = device in ("this", "this-machine") or (device is None and found is not None and found.run is not None)

@@ -22,6 +22,11 @@ def parse(text: str, name: str, largest: float = 1e30) -> float:
     return value
 
 
+def maybe(text: str | None, name: str, largest: float = 1e30) -> float | None:
+    """`parse`, or None for nothing."""
+    return None if text is None else parse(text, name, largest)
+
+
 def size(value: float) -> str:
     """Bytes: 44.4 GB (10⁹ bytes)."""
     return amount(value, "B")

@@ -96,7 +96,8 @@ def make_plan(config: ModelConfig | Shape, run: Training, device: Device, measur
     rates = [run.n_devices * rate for rate in rates]
     spent = run.spend(rates)
     by_phase = spent or [share.share for share in run.phases]  # weights for the averages
-    average = sum(n * work.training_flops_per_token(s, ph.context) for n, ph in zip(by_phase, run.phases)) / sum(by_phase)
+    total = sum(n * work.training_flops_per_token(s, ph.context) for n, ph in zip(by_phase, run.phases))
+    average = total / sum(by_phase)
     tokens_per_second = sum(by_phase) / sum(n / rate for n, rate in zip(by_phase, rates))
     tokens = None if spent is None else sum(spent)
     steps = None if spent is None else sum(n / size for n, size in zip(spent, run.tokens_per_step))

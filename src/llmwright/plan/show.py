@@ -67,7 +67,10 @@ def _parameters(plan: Plan) -> Table:
 def _memory(plan: Plan) -> Table:
     table = _table("Memory in training" + (", each device" if plan.run.n_devices > 1 else ""), "", "", "")
     for name, value in plan.memory.items():
-        table.add_row(name, size(value), f"{value / plan.memory_total:.1%}" if value > 0 else "", style=None if value > 0 else "dim")
+        if value > 0:
+            table.add_row(name, size(value), f"{value / plan.memory_total:.1%}")
+        else:
+            table.add_row(name, size(value), "", style="dim")
     table.add_row("peak", size(plan.memory_total), f"of {size(plan.device.memory)}", style="bold")
     s, phase, run = plan.shape, plan.run.largest, plan.run
     other = memory.activation_bytes(s, phase.batch, phase.context, plan.precision, not run.activation_checkpointing,
@@ -128,7 +131,8 @@ def _inference(plan: Plan) -> Table:
     for name, row in plan.inference.items():
         room = row["total"] <= plan.device.memory
         table.add_row(name, size(row["weights"]), size(row["kv cache"]), size(row["total"]),
-                      f"{row['tokens_per_second_at_most']:,.0f}" if room else "does not fit", style=None if room else "dim")
+                      f"{row['tokens_per_second_at_most']:,.0f}" if room else "does not fit",
+                      style=None if room else "dim")
     return table
 
 
@@ -161,9 +165,10 @@ def brief(plan: dict) -> str:
              f"  memory {size(plan['memory']['total'])} at the peak ({largest})"
              + ("" if plan["fits"] else f", more than fits in {size(plan['device_details']['memory'])}")]
     if plan["seconds"] is not None:
-        lines.append(f"  {count(plan['tokens'])} tokens in {plan['steps']:,.0f} steps at {plan['tokens_per_second']:,.0f} "
-                     f"tokens/s: {duration(plan['seconds'])}; {plan['flops']:.3g} FLOPs, "
-                     f"{plan['tokens'] / plan['parameters']['total']:.1f} tokens a parameter (compute-optimal: about 20)")
+        a_parameter = plan["tokens"] / plan["parameters"]["total"]
+        lines.append(f"  {count(plan['tokens'])} tokens in {plan['steps']:,.0f} steps at "
+                     f"{plan['tokens_per_second']:,.0f} tokens/s: {duration(plan['seconds'])}; {plan['flops']:.3g} FLOPs, "
+                     f"{a_parameter:.1f} tokens a parameter (compute-optimal: about 20)")
     for remedy in plan["remedies"]:
         if remedy["fits"]:
             lines.append(f"  would fit: {remedy['change']} ({size(remedy['bytes'])})")
