@@ -76,7 +76,8 @@ def answer_state(capsys, path) -> str:
 def test_a_data_directory(tmp_path, capsys):
     shard = {"documents": 3, "tokens": 50, "bytes": 200}
     card = {
-        "vocab_size": 258, "bos_id": 0, "sources": {"notes": {"path": "/n", "bytes": 999}}, "tokenizer": {"kind": "bytes"},
+        "vocab_size": 258, "bos_id": 0, "sources": {"notes": {"path": "/n", "bytes": 999}},
+        "tokenizer": {"kind": "bytes"},
         "splits": {"train": {"shards": [shard, shard]}, "val": {"shards": [shard]}, "test": {"shards": []}},
     }
     (tmp_path / "data.json").write_text(json.dumps(card))
@@ -97,7 +98,8 @@ def test_what_is_none_of_them(model_dir, tmp_path, capsys):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "data.json").write_text('{"vocab_size": 3, "bos_id": 0, "splits": {"train": 5}}')
     for path, said in (
-        (tmp_path / "nowhere", "no such file"), (tmp_path / "empty", "neither a model"), (tmp_path / "notes.txt", "notes.txt"),
+        (tmp_path / "nowhere", "no such file"), (tmp_path / "empty", "neither a model"),
+        (tmp_path / "notes.txt", "notes.txt"),
         (model_dir / "model.safetensors", "model directory"), (tmp_path / "bad", "data.json"),
     ):
         assert run(["info", str(path)]) == 2

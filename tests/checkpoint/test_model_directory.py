@@ -120,7 +120,8 @@ def test_weights_in_a_pickle_are_not_read(model_dir):
     refused(model_dir, "safetensors")
 
 
-@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": ["b"]}}'])
+@pytest.mark.parametrize(
+    "index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', '{"weight_map": {"a": ["b"]}}'])
 def test_a_damaged_index(model_dir, index):
     (model_dir / "model.safetensors.index.json").write_text(index)
     refused(model_dir, "model.safetensors.index.json")

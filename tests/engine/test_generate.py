@@ -30,7 +30,8 @@ def test_greedy_text_is_that_of_transformers(family, tmp_path):
     for prompt in PROMPTS:
         ids = [tokenizer().bos_id, *tokenizer().encode(prompt)]
         wanted = theirs.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=24, do_sample=False, pad_token_id=0
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=24, do_sample=False,
+            pad_token_id=0,
         )[0, len(ids) :].tolist()
         result = generate(ours, tokenizer(), prompt, max_tokens=24, sampling=GREEDY)[0]
         assert result.ids == wanted
@@ -96,17 +97,24 @@ def test_sampling_leaves_the_callers_random_numbers_and_training_mode_alone():
 @torch.no_grad()
 def test_log_probs_are_the_models_own():
     made = model()
-    result = generate(made, tokenizer(), "import os", max_tokens=10, sampling=Sampling(temperature=0.5, top_k=5, seed=0))[0]
+    sampling = Sampling(temperature=0.5, top_k=5, seed=0)
+    result = generate(made, tokenizer(), "import os", max_tokens=10, sampling=sampling)[0]
     ids = [tokenizer().bos_id, *tokenizer().encode("import os")]
     wanted = made(torch.tensor([ids + result.ids])).log_softmax(-1)[0, len(ids) - 1 : -1]
-    assert result.log_probs == pytest.approx(wanted.gather(1, torch.tensor(result.ids)[:, None])[:, 0].tolist(), abs=1e-4)
+    wanted = wanted.gather(1, torch.tensor(result.ids)[:, None])[:, 0]
+    assert result.log_probs == pytest.approx(wanted.tolist(), abs=1e-4)
 
 
 def test_each_position_is_computed_once(monkeypatch):
     made = no_end(model())
     widths = []
     hidden = type(made).hidden
-    monkeypatch.setattr(type(made), "hidden", lambda self, ids, **k: widths.append(ids.shape[1]) or hidden(self, ids, **k))
+
+    def counted(self, ids, **options):
+        widths.append(ids.shape[1])
+        return hidden(self, ids, **options)
+
+    monkeypatch.setattr(type(made), "hidden", counted)
     result = generate(made, tokenizer(), "import os", max_tokens=6)[0]
     prompt = 1 + len(tokenizer().encode("import os"))
     assert widths == [prompt, 1, 1, 1, 1, 1] and len(result.ids) == 6

@@ -21,7 +21,8 @@ def model_dir(tmp_path_factory):
 def test_the_prompt_and_its_text_are_printed(model_dir, capsys):
     assert run(["generate", model_dir, "import os", "--greedy", "--max-tokens", "12"]) == 0
     out, err = capsys.readouterr()
-    assert out == "import os" + generate(model(), tokenizer(), "import os", max_tokens=12, sampling=GREEDY)[0].text + "\n"
+    text = generate(model(), tokenizer(), "import os", max_tokens=12, sampling=GREEDY)[0].text
+    assert out == f"import os{text}\n"
     assert err == ""
 
 

@@ -33,7 +33,8 @@ def split(tmp_path_factory):
     writer = ShardWriter(path / "test", "source", TOKENIZER.vocab_size, 100_000)
     for text in [*(file.read_text() for file in FILES), "Not Python at all, only words.\n" * 30]:
         writer.add(np.array([TOKENIZER.bos_id, *TOKENIZER.encode(text)]), len(text.encode()))
-    card = {"vocab_size": TOKENIZER.vocab_size, "bos_id": TOKENIZER.bos_id, "splits": {"test": {"shards": writer.close()}}}
+    splits = {"test": {"shards": writer.close()}}
+    card = {"vocab_size": TOKENIZER.vocab_size, "bos_id": TOKENIZER.bos_id, "splits": splits}
     (path / "data.json").write_text(json.dumps(card))
     return DataDir.open(path).split("test")
 

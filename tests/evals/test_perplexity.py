@@ -111,7 +111,8 @@ def data_dir(path: Path, documents: list[str]) -> DataDir:
     writer = ShardWriter(path / "test", "source", TOKENIZER.vocab_size, 500)
     for text in documents:
         writer.add(np.array([TOKENIZER.bos_id, *TOKENIZER.encode(text)]), len(text.encode()))
-    card = {"vocab_size": TOKENIZER.vocab_size, "bos_id": TOKENIZER.bos_id, "splits": {"test": {"shards": writer.close()}}}
+    splits = {"test": {"shards": writer.close()}}
+    card = {"vocab_size": TOKENIZER.vocab_size, "bos_id": TOKENIZER.bos_id, "splits": splits}
     (path / "data.json").write_text(json.dumps(card))
     return DataDir.open(path)
 

@@ -108,7 +108,8 @@ def test_a_config_that_is_no_mapping_is_one_clear_line(content, tmp_path):
         directory.load(tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"rope_theta": 7.0}, {"rope_parameters": {"rope_theta": 7.0, "rope_type": "default"}}])
+@pytest.mark.parametrize(
+    "change", [{"rope_theta": 7.0}, {"rope_parameters": {"rope_theta": 7.0, "rope_type": "default"}}])
 def test_both_places_of_rope_theta_are_read(change):
     assert families.read_config({**LLAMA, **change}).positions.theta == 7.0
     assert json.loads(json.dumps(families.write_config(families.read_config({**LLAMA, **change}))))["rope_theta"] == 7.0

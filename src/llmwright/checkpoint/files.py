@@ -14,6 +14,8 @@ from pathlib import Path
 
 from ..errors import WorkError
 
+FULL = "the disk is full; nothing there was changed. Free some space and go on"
+
 
 def sync(path: Path) -> None:
     """Force a file's or folder's content onto the disk."""
@@ -31,13 +33,13 @@ def disk_errors(path: Path):
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WorkError(f"{path}: the disk is full; nothing there was changed. Free some space and go on") from error
+            raise WorkError(f"{path}: {FULL}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise WorkError(f"{path}: no permission to write there") from error
         raise
     except Exception as error:  # safetensors wraps the system's error in its own
         if "No space left" in str(error) or "os error 28" in str(error):
-            raise WorkError(f"{path}: the disk is full; nothing there was changed. Free some space and go on") from error
+            raise WorkError(f"{path}: {FULL}") from error
         raise
 
 

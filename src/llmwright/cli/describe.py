@@ -33,7 +33,8 @@ def describe(path: str | Path) -> dict:
         if "no tokenizer in this directory" not in str(error):
             raise
         raise RequestError(
-            f"{path}: neither a model (config.json), a run (manifest.json), a data directory (data.json) nor a tokenizer"
+            f"{path}: neither a model (config.json), a run (manifest.json), a data directory (data.json) nor a "
+            "tokenizer"
         ) from None
 
 
@@ -144,7 +145,8 @@ def _data(path: Path) -> dict:
     try:
         splits = {name: {key: sum(s[key] for s in split["shards"]) for key in keys}
                   for name, split in card["splits"].items()}
-        sources = {name: {"path": s.get("path"), "bytes": s.get("bytes")} for name, s in card.get("sources", {}).items()}
+        sources = {name: {key: source.get(key) for key in ("path", "bytes")}
+                   for name, source in card.get("sources", {}).items()}
     except (AttributeError, KeyError, TypeError):
         raise RequestError(f"{path / 'data.json'}: not as prepare writes it; prepare the data again") from None
     return {"kind": "data", "path": str(path), "sources": sources, "splits": splits,
@@ -201,7 +203,8 @@ def _run_lines(r: dict) -> list[tuple[str, str]]:
         out.append(("validation", f"last {r['val_loss']:.4f}{per_byte} at step {r['val_step']:,}"))
         out.append(("", f"best {r['best_val_loss']:.4f} at step {r['best_step']:,}"))
     if r["bits_per_byte"] is not None:
-        out.append(("test", f"{r['bits_per_byte']:.4f} bits per byte, perplexity {r['perplexity_per_token']:.2f} per token"))
+        per_token = f", perplexity {r['perplexity_per_token']:.2f} per token" if r["perplexity_per_token"] else ""
+        out.append(("test", f"{r['bits_per_byte']:.4f} bits per byte{per_token}"))
     out.append(("checkpoints", ", ".join(r["checkpoints"]) or "none yet"))
     for name in ("model", "report"):
         if r[name]:

@@ -165,8 +165,8 @@ def _prompt_ids(model: Decoder, tokenizer, prompt: str | list[int]) -> list[int]
         )
     if len(ids) >= context:
         raise RequestError(
-            f"the prompt has {len(ids):,} tokens and the model's context {context:,}, with no room for another: shorten "
-            f"it to {context - 1:,} tokens, keep only its end, or use a model with a longer context"
+            f"the prompt has {len(ids):,} tokens and the model's context {context:,}, with no room for another: "
+            f"shorten it to {context - 1:,} tokens, keep only its end, or use a model with a longer context"
         )
     return ids
 

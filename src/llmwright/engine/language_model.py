@@ -33,8 +33,9 @@ class LanguageModel:
         try:
             chosen = Sampling(**sampling)
         except TypeError:
-            known = ", ".join(Sampling.__dataclass_fields__)
-            raise RequestError(f"generate takes {known}, not {', '.join(set(sampling) - {*known.split(', ')})}") from None
+            known = list(Sampling.__dataclass_fields__)
+            wrong = [name for name in sampling if name not in known]
+            raise RequestError(f"generate takes {', '.join(known)}, not {', '.join(wrong)}") from None
         results = generate(
             self.model, self.tokenizer, prompt, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text
         )

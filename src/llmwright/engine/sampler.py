@@ -19,8 +19,8 @@ class Sampling:
     """How the next token is chosen.
 
     `temperature` 0 is greedy: the most likely token, and the rest is ignored. `top_k` keeps the k most likely tokens
-    (0: all), `top_p` the fewest tokens whose probabilities reach p (1: all), `min_p` those at least this share as likely
-    as the most likely one (0: all). The same `seed` gives the same text; None draws a new one.
+    (0: all), `top_p` the fewest tokens whose probabilities reach p (1: all), `min_p` those at least this share as
+    likely as the most likely one (0: all). The same `seed` gives the same text; None draws a new one.
     Raises RequestError for a value outside its range.
     """
 

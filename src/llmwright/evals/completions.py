@@ -39,7 +39,9 @@ def python_share(
     """
     longest = model.config.context - max_tokens - 1
     if longest < 1:
-        raise RequestError(f"max_tokens {max_tokens} leaves no room for a prompt in a context of {model.config.context}")
+        raise RequestError(
+            f"max_tokens {max_tokens} leaves no room for a prompt in a context of {model.config.context}"
+        )
     chosen: list[tuple[str, str]] = []
     for document in documents(tokenizer, split, 64 * max_tokens + 2000):
         if len(chosen) == n:
@@ -49,8 +51,8 @@ def python_share(
             chosen.append((prompt, document[len(prompt) :]))
     if not chosen:
         raise RequestError(
-            f"{split.directory}: no document begins with 200 characters of Python that leave room for {max_tokens} tokens "
-            f"in the model's context of {model.config.context}: the share that parses cannot be measured"
+            f"{split.directory}: no document begins with 200 characters of Python that leave room for {max_tokens} "
+            f"tokens in the model's context of {model.config.context}: the share that parses cannot be measured"
         )
     written = completions(
         model, tokenizer, [p for p, _ in chosen], max_tokens=max_tokens, sampling=sampling, progress=progress

@@ -54,7 +54,7 @@ def _read(c: dict, family: str) -> ModelConfig:
 
 def _write(config: ModelConfig) -> dict:
     a = config.attention
-    qwen3 = {"use_sliding_window": False, "sliding_window": None} if a.qk_norm else {"mlp_bias": config.feed_forward.bias}
+    own = {"use_sliding_window": False, "sliding_window": None} if a.qk_norm else {"mlp_bias": config.feed_forward.bias}
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
@@ -73,12 +73,13 @@ def _write(config: ModelConfig) -> dict:
         "tie_word_embeddings": config.tie_embeddings,
         "initializer_range": config.init_std,
         **write_special_tokens(config),
-        **qwen3,
+        **own,
     }
 
 
 def _rules(config: ModelConfig) -> list[Rule]:
-    a, rules = config.attention, [rule("model.embed_tokens.weight", "embed.weight"), rule("model.norm.weight", "norm.weight")]
+    a = config.attention
+    rules = [rule("model.embed_tokens.weight", "embed.weight"), rule("model.norm.weight", "norm.weight")]
     for i in range(config.n_layers):
         theirs, ours = f"model.layers.{i}", f"blocks.{i}"
         names = {

@@ -21,6 +21,8 @@ class Block(nn.Module):
         self.feed_forward = feedforward.build(config.feed_forward, config.d_model)
         self.dropout = nn.Dropout(config.residual_dropout) if config.residual_dropout else nn.Identity()
 
-    def forward(self, x: Tensor, geometry: Geometry, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, geometry: Geometry, mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), geometry, mask, cache))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -1,6 +1,7 @@
 """Keys and values of the positions already seen, so that generating a token costs one position's work.
 
-Room for `capacity` positions is taken once; `append` writes at the end and returns views, copying nothing that is there.
+Room for `capacity` positions is taken once; `append` writes at the end and returns views, copying nothing that is
+there.
 """
 
 import torch
