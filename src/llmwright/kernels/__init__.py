@@ -20,8 +20,7 @@ __all__ = ["attention", "linear_cross_entropy", "rms_norm", "rotary", "swiglu", 
 
 
 @functools.cache
-def _mode() -> str:
-    """"reference", "torch" or "native", chosen once for the process."""
+def _choose() -> str:
     asked = os.environ.get("LLMWRIGHT_KERNELS", "")
     if asked not in ("", "reference", "torch", "native"):
         raise RequestError(f"LLMWRIGHT_KERNELS={asked}: it must be reference, torch or native")
@@ -34,6 +33,12 @@ def _mode() -> str:
     return "torch"
 
 
+@torch.compiler.assume_constant_result
+def _mode() -> str:
+    """"reference", "torch" or "native", chosen once for the process; torch.compile takes it as it stands."""
+    return _choose()
+
+
 def using(device: str | torch.device = "cpu") -> dict[str, str]:
     """Which implementation each operation has on `device`: "reference", "torch" or "native" (float32, bfloat16)."""
     mode = "torch" if torch.device(device).type != "cpu" and _mode() == "native" else _mode()
@@ -43,13 +48,12 @@ def using(device: str | torch.device = "cpu") -> dict[str, str]:
 def _native(*tensors: Tensor) -> bool:
     """Whether the native kernels can take these: plain CPU tensors of one supported dtype, and no compiler tracing."""
     first = tensors[0]
-    return (
+    return not torch.compiler.is_compiling() and (
         first.device.type == "cpu"
         and first.dtype in native.DTYPES
         and all(type(t) in (Tensor, Parameter) and t.dtype == first.dtype for t in tensors)
         and _mode() == "native"
         and first.numel() > 0
-        and not torch.compiler.is_compiling()
     )
 
 

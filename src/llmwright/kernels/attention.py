@@ -1,6 +1,6 @@
 """Attention over the native kernel (`cpu/attention.cpp`), and through PyTorch where that does not serve.
 
-The native kernel never holds the T × S matrix: it keeps the output and one number a query, and makes the weights again
+The native kernel never holds the T × S matrix: beside its inputs it keeps one number a query, and makes the weights again
 in the backward (Dao et al. 2022). It takes float32 and bfloat16, causal, grouped-query, any boolean mask, any strides.
 """
 
@@ -20,7 +20,7 @@ _View = ctypes.c_long * 3
 class _Shape(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_long) for name in ("B", "T", "S", "H", "K", "C")),
-        *((name, _View) for name in ("q", "k", "v", "out", "dout")),
+        *((name, _View) for name in ("q", "k", "v", "out")),
         ("mask", ctypes.c_void_p),
         *((name, ctypes.c_long) for name in ("mask_b", "mask_h", "mask_t")),
         ("scale", ctypes.c_float), ("causal", ctypes.c_int), ("threads", ctypes.c_int),
@@ -31,9 +31,9 @@ def _dense(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _shape(q, k, v, out, mask, causal, scale, dout=None) -> _Shape:
+def _shape(q, k, v, out, mask, causal, scale) -> _Shape:
     B, T, H, C = q.shape
-    views = [_View(*t.stride()[:3]) for t in (q, k, v, out, out if dout is None else dout)]
+    views = [_View(*t.stride()[:3]) for t in (q, k, v, out)]
     shape = _Shape(B, T, k.shape[1], H, k.shape[2], C, *views)
     if mask is not None:
         shape.mask = mask.data_ptr()
@@ -55,18 +55,18 @@ class _Attention(Function):
     @staticmethod
     def forward(ctx, q, k, v, mask, causal, scale):
         out, lse = _forward(q, k, v, mask, causal, scale, keep=True)
-        ctx.save_for_backward(q, k, v, mask, out, lse)
+        ctx.save_for_backward(q, k, v, mask, lse)
         ctx.causal, ctx.scale = causal, scale
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dout):
-        q, k, v, mask, out, lse = ctx.saved_tensors
+        q, k, v, mask, lse = ctx.saved_tensors
         q, k, v, dout = _dense(q), _dense(k), _dense(v), _dense(dout)
         dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v))
-        shape = ctypes.byref(_shape(q, k, v, out, mask, ctx.causal, ctx.scale, dout))
-        call("attention_backward", q.dtype, shape, q, k, v, out, dout, lse, dq, dk, dv)
+        shape = ctypes.byref(_shape(q, k, v, dout, mask, ctx.causal, ctx.scale))
+        call("attention_backward", q.dtype, shape, q, k, v, dout, lse, dq, dk, dv)
         return dq, dk, dv, None, None, None
 
 

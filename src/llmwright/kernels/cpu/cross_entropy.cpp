@@ -22,15 +22,16 @@ static void cross_entropy(T *logits, long N, long V, long stride, const int64_t 
         }
 #pragma omp simd reduction(+ : sum)
         for (long j = 0; j < V; j++) {
-            e[j] = exp_(to_float(row[j]) - max);
+            e[j] = exp_softmax(to_float(row[j]) - max);
             sum += e[j];
         }
         loss[i] = max + logf(sum) - to_float(row[targets[i]]);
         if (!grad) continue;
         float inverse = 1.0f / sum;
 #pragma omp simd
-        for (long j = 0; j < V; j++) put(row[j], e[j] * inverse);
-        put(row[targets[i]], e[targets[i]] * inverse - 1.0f);
+        for (long j = 0; j < V; j++) e[j] *= inverse;
+        e[targets[i]] -= 1.0f;
+        put_row(row, e, V);
     }
 }
 

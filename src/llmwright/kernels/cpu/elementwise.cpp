@@ -22,8 +22,13 @@ static void rms_norm_forward(const T *x, Rows rows, long D, const float *w, floa
         for (long d = 0; d < D; d++) sum += to_float(in[d]) * to_float(in[d]);
         float r = 1.0f / sqrtf(sum / D + eps);
         rstd[i] = r;
+        for (long c = 0; c < D; c += CHUNK) {
+            long n = D - c < CHUNK ? D - c : CHUNK;
+            float value[CHUNK];
 #pragma omp simd
-        for (long d = 0; d < D; d++) put(out[d], to_float(in[d]) * r * w[d]);
+            for (long d = 0; d < n; d++) value[d] = to_float(in[c + d]) * r * w[c + d];
+            put_row(out + c, value, n);
+        }
     }
 }
 
@@ -48,8 +53,14 @@ static void rms_norm_backward(const T *dy, Rows dy_rows, const T *x, Rows x_rows
                 dot += gx * w[d];
             }
             dot /= D;
+            for (long c = 0; c < D; c += CHUNK) {
+                long n = D - c < CHUNK ? D - c : CHUNK;
+                float value[CHUNK];
 #pragma omp simd
-            for (long d = 0; d < D; d++) put(out[d], r * (to_float(g[d]) * w[d] - to_float(in[d]) * r * dot));
+                for (long d = 0; d < n; d++)
+                    value[d] = r * (to_float(g[c + d]) * w[c + d] - to_float(in[c + d]) * r * dot);
+                put_row(out + c, value, n);
+            }
         }
     }
 }
@@ -81,10 +92,15 @@ static void swiglu_forward(const T *gate, long gs, const T *up, long us, long N,
     for (long i = 0; i < N; i++) {
         const T *g = gate + i * gs, *u = up + i * us;
         T *out = y + i * F;
+        for (long c = 0; c < F; c += CHUNK) {
+            long n = F - c < CHUNK ? F - c : CHUNK;
+            float value[CHUNK];
 #pragma omp simd
-        for (long j = 0; j < F; j++) {
-            float a = to_float(g[j]);
-            put(out[j], a / (1.0f + exp_(-a)) * to_float(u[j]));
+            for (long j = 0; j < n; j++) {
+                float a = to_float(g[c + j]);
+                value[j] = a * sigmoid(a) * to_float(u[c + j]);
+            }
+            put_row(out + c, value, n);
         }
     }
 }
@@ -97,11 +113,17 @@ static void swiglu_backward(const T *dy, long ds, const T *gate, long gs, const 
     for (long i = 0; i < N; i++) {
         const T *d = dy + i * ds, *g = gate + i * gs, *u = up + i * us;
         T *dg = dgate + i * F, *du = dup + i * F;
+        for (long c = 0; c < F; c += CHUNK) {
+            long n = F - c < CHUNK ? F - c : CHUNK;
+            float to_gate[CHUNK], to_up[CHUNK];
 #pragma omp simd
-        for (long j = 0; j < F; j++) {
-            float a = to_float(g[j]), grad = to_float(d[j]), s = 1.0f / (1.0f + exp_(-a));
-            put(dg[j], grad * to_float(u[j]) * s * (1.0f + a * (1.0f - s)));
-            put(du[j], grad * a * s);
+            for (long j = 0; j < n; j++) {
+                float a = to_float(g[c + j]), s = sigmoid(a), grad = to_float(d[c + j]) * s;
+                to_gate[j] = grad * to_float(u[c + j]) * (1.0f + a * (1.0f - s));
+                to_up[j] = grad * a;
+            }
+            put_row(dg + c, to_gate, n);
+            put_row(du + c, to_up, n);
         }
     }
 }

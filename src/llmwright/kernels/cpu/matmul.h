@@ -4,10 +4,6 @@
 // where the processor multiplies such pairs (AVX-512 BF16). Elsewhere bfloat16 is widened to float when packed.
 #pragma once
 #include "common.h"
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
-
 #if defined(__AVX512F__)
 constexpr int LANES = 16, TILE_ROWS = 6, TILE_VECTORS = 4;
 #elif defined(__AVX__)

@@ -7,13 +7,12 @@
 #pragma once
 #include "matmul.h"
 
+constexpr long AHEAD = 32;  // rows to ask for before they are packed
+
 template <class W>
 constexpr long per_word = 1;
 template <>
 constexpr long per_word<pair> = 2;
-
-static inline void join(pair &to, float a, float b) { to.bits = bf16_bits(a) | bf16_bits(b) << 16; }
-static inline void join(pair &to, bf16 a, bf16 b) { to.bits = a.bits | (uint32_t)b.bits << 16; }
 
 template <class T>
 static void along_columns(const T *x, long stride, long R, long C, float *to, long ld) {
@@ -39,14 +38,25 @@ static void along_rows(const bf16 *x, long stride, long R, long C, pair *to, lon
     for (long w = 0; w < words; w++) {
         const bf16 *first = x + 2 * w * stride, *second = first + stride;
         pair *row = to + w * ld;
+        prefetch(first + AHEAD * stride, stride, 2, C);
         if (2 * w + 1 < R)
-            for (long c = 0; c < C; c++) join(row[c], first[c], second[c]);
+            for (long c = 0; c < C; c++) row[c].bits = first[c].bits | (uint32_t)second[c].bits << 16;
         else if (2 * w < R)
-            for (long c = 0; c < C; c++) join(row[c], first[c], bf16{0});
+            for (long c = 0; c < C; c++) row[c].bits = first[c].bits;
         else
             memset((void *)row, 0, C * 4);
         memset((void *)(row + C), 0, (ld - C) * 4);
     }
+}
+
+// The left operand of a product over columns: the matrix itself where its rows already are words, else a copy in `to`.
+template <class W, class T>
+static const W *left(const T *x, long stride, long R, long C, W *to, long ld, long &step) {
+    bool words = per_word<W> * sizeof(T) == 4 && C % per_word<W> == 0 && stride % per_word<W> == 0 && (size_t)x % 4 == 0;
+    step = words ? stride / per_word<W> : ld;
+    if (words) return (const W *)x;
+    along_columns(x, stride, R, C, to, ld);
+    return to;
 }
 
 #if defined(__AVX512F__) && defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
@@ -95,9 +105,35 @@ template <class W, class T>
 static void transposed(const T *x, long stride, long R, long C, W *to, long ld, long words) {
     W *strip = (W *)scratch<1>(16 * words * 4);
     for (long r = 0; r < ld; r += 16) {
-        long n = R - r < 16 ? (R > r ? R - r : 0) : 16;
-        along_columns(x + r * stride, stride, n, C, strip, words);
-        memset((void *)(strip + n * words), 0, (16 - n) * words * 4);
-        for (long w = 0; w < words; w += 16) transpose16((uint32_t *)strip + w, words, (uint32_t *)to + w * ld + r, ld);
+        long n = R - r < 16 ? (R > r ? R - r : 0) : 16, step = 0;
+        const W *from = strip;
+        prefetch(x + (r + AHEAD) * stride, stride, 16, C);
+        if (n == 16 && C == words * per_word<W>) {
+            from = left(x + r * stride, stride, n, C, strip, words, step);
+        } else {
+            along_columns(x + r * stride, stride, n, C, strip, step = words);
+            memset((void *)(strip + n * words), 0, (16 - n) * words * 4);
+        }
+        for (long w = 0; w < words; w += 16)
+            transpose16((const uint32_t *)from + w, step, (uint32_t *)to + w * ld + r, ld);
     }
 }
+
+// Rows of float as words along the columns, and two such rows, `from` and the one `stride` on, as words along the rows.
+// n is a multiple of PAD.
+static inline void columns_to_words(float *to, const float *from, long n) { memcpy(to, from, n * 4); }
+static inline void rows_to_words(float *to, const float *from, long stride, long n) {
+    memcpy(to, from, n * 4);
+    memcpy(to + stride, from + stride, n * 4);
+}
+#if defined(__AVX512BF16__)
+static inline void columns_to_words(pair *to, const float *from, long n) { put_row((bf16 *)to, from, n); }
+static inline void rows_to_words(pair *to, const float *from, long stride, long n) {
+    const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    for (long i = 0; i < n; i += 16) {
+        __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + stride + i), _mm512_loadu_ps(from + i));
+        _mm512_storeu_si512(to + i, _mm512_permutexvar_epi16(zip, (__m512i)both));
+    }
+}
+#endif
