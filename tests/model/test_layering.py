@@ -12,7 +12,7 @@ ROOT = Path(llmwright.__file__).parent
 BASE = {"errors", "progress", "recipe", "__version__", ""}  # what every part may use
 ORDER = [
     {"kernels"}, {"model"}, {"families", "tokens"}, {"checkpoint", "data"}, {"engine", "train"}, {"plan"},
-    {"serve", "tune", "evals", "rag", "quant", "inspect", "report"}, {"build"}, {"cli"},
+    {"serve", "tune", "evals", "rag", "quant", "inspect", "report"}, {"build"}, {"cli"}, {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
