@@ -159,12 +159,14 @@ def _tokenizer(path: Path) -> dict:
     tokenizer = load(path)
     specials = set(tokenizer.special_tokens.values())
     ordinary = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size) if i not in specials]
-    longest = sorted(ordinary, key=lambda token: (-len(token), token))[:12]
+    texts = [token.decode("utf-8", "replace") for token in ordinary]
+    # runs of spaces and dashes are longer and say nothing
+    words = sorted((text for text in texts if any(map(str.isalpha, text))), key=lambda text: (-len(text), text))
     return {
         "kind": "tokenizer", "path": str(path), "type": tokenizer.kind, "vocab_size": tokenizer.vocab_size,
         "byte_level": tokenizer.byte_level, "specials": tokenizer.special_tokens,
         "mean_bytes": sum(map(len, ordinary)) / max(1, len(ordinary)),
-        "longest": [token.decode("utf-8", "replace") for token in longest], "fingerprint": tokenizer.fingerprint,
+        "longest": words[:12], "fingerprint": tokenizer.fingerprint,
     }
 
 
@@ -235,6 +237,6 @@ def _tokenizer_lines(t: dict) -> list[tuple[str, str]]:
         ("vocabulary", f"{t['vocab_size']:,} tokens"),
         ("specials", specials + more or "none"),
         ("mean length", f"{t['mean_bytes']:.2f} bytes over the vocabulary"),
-        ("longest", " ".join(repr(token if len(token) <= 24 else token[:23] + "…") for token in t["longest"][:8])),
+        ("longest words", " ".join(repr(token if len(token) <= 24 else token[:23] + "…") for token in t["longest"][:8])),
         ("fingerprint", t["fingerprint"][:16]),
     ]

@@ -91,13 +91,15 @@ def evaluate_split(
     whole = max_tokens is None or max_tokens >= split.n_tokens
     n_bytes = evaluation_bytes(split, max_tokens)
     if not whole and tokenizer.byte_level:  # exact: the bytes of the very tokens that are scored
-        n_bytes = _scored_bytes(tokenizer, evaluation_batches(split, context, batch, max_tokens, stride))
+        n_bytes = scored_bytes(tokenizer, evaluation_batches(split, context, batch, max_tokens, stride))
     n_words = _words(tokenizer, split) if whole else None
     total = split.n_tokens if whole else max_tokens
     return evaluate(model, batches, n_bytes, n_words=n_words, progress=progress, total=total)
 
 
-def _scored_bytes(tokenizer, batches: Iterable[Batch]) -> int:
+def scored_bytes(tokenizer, batches: Iterable[Batch]) -> int:
+    """The bytes of the tokens that `batches` score, exact for byte-level tokenizers: what bits per byte of a part of a
+    split divide by (`data.evaluation.evaluation_bytes` takes each document's share, which may be some percent off)."""
     specials = set(tokenizer.special_tokens.values())
     lengths = [0 if i in specials else len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)]
     lengths = torch.tensor(lengths)
