@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmwright.kernels import cross_entropy, fused, native, plain, reference
-from llmwright.kernels.attention import native as native_attention, plain as plain_attention
+from llmwright.kernels.attention import native as native_attention
+from llmwright.kernels.attention import plain as plain_attention
 
 needs_native = pytest.mark.skipif(native.library() is None, reason=f"no native kernels here: {native.problem()}")
 BOTH = [pytest.param("native", marks=needs_native), "torch"]
@@ -81,7 +83,7 @@ def test_slices_of_one_projection_need_no_copy_to_be_right(dtype):
         gate, up = gate_up.chunk(2, -1)
         return y.flatten(2) + f.swiglu(gate, up)
 
-    import llmwright.kernels as kernels
+    from llmwright import kernels
 
     inputs = [torch.randn(2, 33, 3 * 4 * 32), torch.randn(2, 33, 2 * 4 * 32)]
     check(lambda a, b: attend(kernels, a, b), lambda a, b: attend(reference, a, b), inputs, dtype)
@@ -147,7 +149,7 @@ def test_a_query_that_sees_nothing_gets_zeros_and_harms_no_gradient(how):
 
 
 def test_attention_dropout_keeps_the_mean_and_a_float_mask_is_added():
-    import llmwright.kernels as kernels
+    from llmwright import kernels
 
     q, k, v = torch.randn(1, 200, 2, 8), torch.randn(1, 200, 2, 8), torch.ones(1, 200, 2, 8)
     y = kernels.attention(q, k, v, dropout=0.5)

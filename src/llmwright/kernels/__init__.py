@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..errors import RequestError
-from . import attention as _attention, cross_entropy as _cross_entropy, fused, native, plain, reference
+from . import attention as _attention
+from . import cross_entropy as _cross_entropy
+from . import fused, native, plain, reference
 
 __all__ = ["attention", "linear_cross_entropy", "rms_norm", "rotary", "swiglu", "token_losses", "using"]
 
