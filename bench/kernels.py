@@ -49,7 +49,7 @@ def main():
     for dtype in (torch.bfloat16, torch.float32):
         name = str(dtype).removeprefix("torch.")
 
-        def random(*shape):
+        def random(*shape, dtype=dtype):
             return torch.randn(*shape).to(dtype)
 
         for shape in ((4096, 256), (768, 128), (16, 256, 4, 64)):
