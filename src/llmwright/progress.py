@@ -40,7 +40,7 @@ def clock(seconds: float) -> str:
 
 
 class Task:
-    """One stage of work. Counts silently; the subclasses below also show it."""
+    """One stage of work. Counts silently; the subclasses below also show it. The unit "share" counts from 0 to 1."""
 
     def __init__(self, name: str, total: float | None = None, unit: str = ""):
         self.name, self.total, self.unit = name, total, unit
@@ -73,14 +73,14 @@ class Task:
 
     def describe(self) -> str:
         """`12.0/30.0 MB  4.1 MB/s  0:04 left  loss 1.23`"""
-        parts = [f"{amount(self.done, self.unit)}"]
+        parts = [amount(self.done, self.unit)] if self.unit != "share" else []
         if self.total:
-            parts[0] = f"{100 * min(self.done / self.total, 1):3.0f}%  {amount(self.done, self.unit)}"
-        if self.rate >= 0.1:
+            parts.insert(0, f"{100 * min(self.done / self.total, 1):3.0f}%")
+        if self.rate >= 0.1 and self.unit != "share":
             parts.append(f"{amount(self.rate, self.unit or 'items')}/s")
         if self.total and 0 < self.done < self.total and self.rate > 0:
             parts.append(f"{clock((self.total - self.done) / self.rate)} left")
-        parts += [f"{key.replace('_', ' ')} {value}" for key, value in self.info.items()]
+        parts += [f"{key} {value}" for key, value in self.info.items()]
         return "  ".join(parts)
 
 

@@ -8,12 +8,12 @@ import torch
 
 from .. import __version__
 from ..checkpoint.directory import load
-from ..data.rows import RowLoader, evaluation_batches, evaluation_bytes
+from ..data.rows import RowLoader
 from ..data.shards import DataDir
 from ..engine.generate import generate
 from ..engine.sampler import Sampling
 from ..errors import RequestError
-from ..evals.perplexity import evaluate
+from ..evals.perplexity import evaluate_split
 from ..families.shapes import shape
 from ..model.decoder import Decoder, new
 from ..plan.flops import training_flops_per_token
@@ -54,12 +54,12 @@ def make_job(recipe: Recipe, data: DataDir, run: Run, progress: Progress) -> Job
         mixture=mixture, curriculum=settings.curriculum,
     )
     validation = data.split("val")
-    n_bytes = evaluation_bytes(validation, settings.eval_tokens)
 
     def validate(model):
-        rows = max(1, 8192 // context)
-        batches = evaluation_batches(validation, context, rows, settings.eval_tokens)
-        result = evaluate(model, (b.to(model.device) for b in batches), n_bytes)
+        result = evaluate_split(
+            model, tokenizer, validation, context=context, max_tokens=settings.eval_tokens,
+            batch=max(1, 8192 // context),
+        )
         return {"val_loss": result["loss"], "val_bpb": result["bits_per_byte"]}
 
     def sample(model):

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ..checkpoint.files import write_file
-from ..data.prepare import fingerprint as data_fingerprint, prepare
+from ..data.prepare import prepare, up_to_date
 from ..data.shards import DataDir
 from ..errors import RequestError
 from ..progress import Progress
@@ -54,15 +54,13 @@ def build(recipe: Recipe, *, fresh: bool = False, progress: Progress = Progress(
 
 def _prepare(recipe: Recipe, run: Run, progress: Progress) -> bool:
     out = run.path / "data"
-    wanted = data_fingerprint(recipe.data, recipe.tokenizer, recipe.seed)
-    if (out / "data.json").exists():
-        if DataDir.open(out).card.get("fingerprint") == wanted:
-            return False
-        if run.steps():
-            raise RequestError(
-                f"{run.path}: the corpus, or the recipe's data or tokenizer section, changed since this run was "
-                "trained; name another run with out=…, or add --fresh to build it anew"
-            )
+    if up_to_date(recipe.data, recipe.tokenizer, out):
+        return False
+    if run.steps():
+        raise RequestError(
+            f"{run.path}: the corpus, or the recipe's data or tokenizer section, changed since this run was trained; "
+            "name another run with out=…, or add --fresh to build it anew"
+        )
     prepare(recipe.data, recipe.tokenizer, out, seed=recipe.seed, progress=progress)
     return True
 

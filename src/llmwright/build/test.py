@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from ..checkpoint.directory import load
-from ..data.rows import evaluation_batches, evaluation_bytes
 from ..data.shards import DataDir
 from ..engine.generate import generate
 from ..engine.sampler import Sampling
-from ..evals.perplexity import evaluate
+from ..evals.perplexity import evaluate_split
 from ..progress import Progress
 from ..recipe import Recipe
 from ..tokens.load import load as load_tokenizer
@@ -23,17 +22,10 @@ def measure(recipe: Recipe, run: Run, progress: Progress = Progress()) -> dict:
     name = "test" if data.card["splits"].get("test", {}).get("shards") else "val"
     split = data.split(name)
     context = recipe.train.context or recipe.model.context
-    n_tokens = min(settings.tokens or split.n_tokens, split.n_tokens)
     rows = max(1, 8192 // context)
-    with progress.task(f"{name} text", total=n_tokens, unit="tokens") as task:
-
-        def counted(batches):
-            for batch in batches:
-                yield batch.to(model.device)
-                task.advance(batch.n_targets)
-
-        batches = counted(evaluation_batches(split, context, rows, settings.tokens))
-        result = evaluate(model, batches, evaluation_bytes(split, settings.tokens))
+    result = evaluate_split(
+        model, tokenizer, split, context=context, max_tokens=settings.tokens, batch=rows, progress=progress
+    )
     result["split"] = name
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p, seed=recipe.seed)
     result["completions"] = []

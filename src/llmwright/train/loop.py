@@ -43,7 +43,7 @@ def train(job: Job) -> Outcome:
     saved_time, outcome = time.monotonic(), "finished"
     first_step, speed = counters.step, _Speed()
 
-    with stop_on_signals() as stop, job.progress.task("training", total=1.0, unit="") as bar, board:
+    with stop_on_signals() as stop, job.progress.task("training", total=1.0, unit="share") as bar, board:
         bar.resume_at(_progress(budget, counters, loader))
         while (progress := _progress(budget, counters, loader)) < 1:
             clock = time.perf_counter()
@@ -86,8 +86,8 @@ def train(job: Job) -> Outcome:
             run.append("metrics.jsonl", record)
             board.add(record)
             bar.advance(
-                progress - bar.done, step=counters.step, loss=f"{loss:.3f}", **_shown(counters),
-                tokens_s=f"{tokens_per_second:,.0f}", **({"MFU": f"{mfu:.0%}"} if mfu else {}),
+                progress - bar.done, step=f"{counters.step:,}", loss=f"{loss:.3f}", **_shown(counters, mfu),
+                **{"tokens/s": f"{tokens_per_second:,.0f}"},
             )
 
             if counters.skipped_in_a_row >= settings.max_bad_steps:
@@ -233,6 +233,7 @@ def _save(job: Job, masters: Masters, optimizers: list, counters: Counters):
     return path
 
 
-def _shown(counters: Counters) -> dict:
-    value = counters.last_evaluation
-    return {"val": f"{value['val_loss']:.3f}"} if value else {}
+def _shown(counters: Counters, mfu: float | None) -> dict:
+    """What else stands beside the bar."""
+    value = {"val": f"{counters.last_evaluation['val_loss']:.3f}"} if counters.last_evaluation else {}
+    return value | ({"MFU": f"{mfu:.0%}"} if mfu else {})
