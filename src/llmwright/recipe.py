@@ -7,10 +7,10 @@ and for an unknown key the nearest known one.
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import RequestError
 
@@ -36,6 +36,34 @@ class Source(Section):
     weight: Annotated[float, Field(gt=0)] | None = None  # share of training rows; default: by its size
 
 
+def _named(corpus):
+    """A path, a list of paths, or names with paths or sections: as names with sections."""
+    if isinstance(corpus, str):
+        corpus = [corpus]
+    if isinstance(corpus, list):
+        named: dict[str, Any] = {}
+        for path in corpus:
+            if not isinstance(path, str):
+                raise ValueError(f"a list of corpora holds paths, not {path!r}; a corpus with settings needs a name before it")
+            stem, name, n = _stem(path), _stem(path), 2
+            while name in named:
+                name, n = f"{stem}-{n}", n + 1
+            named[name] = path
+        corpus = named
+    if not isinstance(corpus, dict):
+        raise ValueError(f"a corpus is a path, a list of paths, or names with paths, not {corpus!r}")
+    if not corpus:
+        raise ValueError("there is no corpus: name a file, a folder or python:stdlib")
+    return {str(name): {"path": source} if isinstance(source, str) else source for name, source in corpus.items()}
+
+
+def _stem(path: str) -> str:
+    """A source's name from its path: the last part, without endings."""
+    if path.startswith(("python:", "hub:")):
+        return path.split(":")[-1].split("/")[-1]
+    return Path(path).expanduser().resolve().name.split(".")[0] or "text"
+
+
 class Clean(Section):
     """Cleaning, and the thresholds of the quality filters (Gopher rules, Rae et al. 2021, table A1, loosened to
     let source code through). A document that fails one is dropped and counted under that filter's name."""
@@ -53,7 +81,7 @@ class Clean(Section):
 class Data(Section):
     """The corpus and how it becomes training, validation and test text."""
 
-    corpus: str | list[str] | dict[str, str | Source] = "python:stdlib"
+    corpus: Annotated[dict[str, Source], BeforeValidator(_named)] = "python:stdlib"  # a path, a list, or name: path
     clean: Clean = Clean()
     exact_duplicates: bool = True  # drop documents whose text was seen before
     near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = 0.8  # Jaccard threshold; null: keep them
@@ -74,21 +102,7 @@ class Data(Section):
 
     def sources(self) -> dict[str, Source]:
         """The corpus as named sources, in order."""
-        corpus = [self.corpus] if isinstance(self.corpus, str) else self.corpus
-        if isinstance(corpus, list):
-            named: dict[str, Source] = {}
-            for path in corpus:
-                stem = path.split(":")[-1].split("/")[-1] if path.startswith("hub:") else _stem(path)
-                name, n = stem, 2
-                while name in named:
-                    name, n = f"{stem}-{n}", n + 1
-                named[name] = Source(path=path)
-            return named
-        return {name: Source(path=s) if isinstance(s, str) else s for name, s in corpus.items()}
-
-
-def _stem(path: str) -> str:
-    return path.split(":", 1)[1] if path.startswith("python:") else (Path(path).name.split(".")[0] or "text")
+        return self.corpus
 
 
 class Tokenizer(Section):
@@ -115,6 +129,9 @@ class Model(Section):
     tie_embeddings: bool = True
     rope_theta: float = Field(10_000.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)  # where the family has it
+    init_std: Annotated[float, Field(gt=0)] | None = None  # of new weights; default: the family's
+    init_residual_scale: Annotated[float, Field(ge=0)] | None = None  # of the two matrices of a block that write to
+    # the residual stream, times init_std; default: the family's; 0 makes each block start as nothing
 
 
 class Stage(Section):
@@ -271,7 +288,7 @@ def parse(tree: dict, overrides: list[str] = (), *, where: str = "recipe") -> Re
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        problems += [_explain(e, tree) for e in error.errors()]
+        problems += [_explain(e) for e in error.errors()]
     if problems:
         problems = list(dict.fromkeys(problems))
         head = f"{where}: {len(problems)} mistake{'s' if len(problems) > 1 else ''}"
@@ -304,22 +321,21 @@ def _section_keys(location: tuple) -> list[str]:
     """The keys that may stand at the parent of `location`."""
     kind: Any = Recipe
     for part in location[:-1]:
-        fields = getattr(kind, "model_fields", {})
-        kind = fields[part].annotation if part in fields else Source
+        if part in getattr(kind, "model_fields", {}):
+            kind = _section(kind.model_fields[part].annotation)
     return list(getattr(kind, "model_fields", {}))
 
 
-def _explain(error: dict, tree: dict) -> str:
+def _section(annotation) -> Any:
+    """The section class within a field's type: list[Stage] → Stage."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _section(inner))), None)
+
+
+def _explain(error: dict) -> str:
     """One pydantic error as one line: path, value, what is allowed."""
-    # a union adds its member's name to the path; a person wrote only keys that stand in the tree
-    path, node = [], tree
-    for part in error["loc"]:
-        if isinstance(node, dict) and (part in node or error["type"] == "missing" and part == error["loc"][-1]):
-            path.append(str(part))
-            node = node.get(part)
-        elif isinstance(node, (list, tuple)) and isinstance(part, int):
-            path.append(str(part))
-            node = node[part] if part < len(node) else None
+    path = [str(part) for part in error["loc"]]
     where = ".".join(path) or "recipe"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":

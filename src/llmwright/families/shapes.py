@@ -1,5 +1,7 @@
 """From a recipe's few numbers to a family's whole configuration, with the family's own defaults."""
 
+from dataclasses import replace
+
 from ..errors import RequestError
 from ..model.config import ModelConfig
 from . import read_config
@@ -12,6 +14,13 @@ def shape(spec, vocab_size: int, special_tokens: dict[str, int] | None = None) -
             f"model.n_heads {spec.n_heads} does not divide model.d_model {spec.d_model}: every head takes an equal "
             f"share of the width; try {_divisors(spec.d_model, spec.n_heads)}"
         )
+    initialization = {
+        key: value for key in ("init_std", "init_residual_scale") if (value := getattr(spec, key)) is not None
+    }
+    return replace(_published(spec, vocab_size, special_tokens), **initialization)
+
+
+def _published(spec, vocab_size: int, special_tokens: dict[str, int] | None) -> ModelConfig:
     specials = {f"{name}_token_id": id for name, id in (special_tokens or {}).items()}
     if spec.family == "gpt2":
         for key, default in (("n_kv_heads", spec.n_heads), ("head_dim", spec.d_model // spec.n_heads)):

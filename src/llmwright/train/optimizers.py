@@ -1,13 +1,14 @@
 """Which optimizer changes which weights.
 
 AdamW (Loshchilov & Hutter 2019), with decoupled weight decay on matrices only; or Muon (Jordan et al. 2024) on the
-blocks' matrices and AdamW on embeddings, head, norms and biases. Both are torch.optim's.
+blocks' matrices and AdamW on embeddings, head, norms and biases. Both are torch.optim's (Muon batched: `muon.py`).
 """
 
 from torch import Tensor
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from ..recipe import Optimizer as Settings
+from .muon import Muon
 
 
 def build(settings: Settings, weights: dict[str, Tensor], matrices: set[str]) -> list[Optimizer]:
