@@ -17,11 +17,11 @@ def run(arguments: list[str]) -> int:
 
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, _terminate)
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, _stop)
     try:
         return _app()(arguments, prog_name="llmwright", standalone_mode=False) or 0
-    except KeyboardInterrupt:
+    except (_Stopped, KeyboardInterrupt):
         print("stopped; the same command goes on where it was", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -33,8 +33,12 @@ def run(arguments: list[str]) -> int:
         return _explain(error)
 
 
-def _terminate(number, frame):
-    raise KeyboardInterrupt
+class _Stopped(BaseException):
+    """Ctrl-C or SIGTERM. Not KeyboardInterrupt, which the option parser would answer in its own way."""
+
+
+def _stop(number, frame):
+    raise _Stopped
 
 
 def _explain(error: Exception) -> int:

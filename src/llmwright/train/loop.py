@@ -120,7 +120,7 @@ def train(job: Job) -> Outcome:
     if counters.step > first_step or not run.steps():
         if counters.evaluated_at != counters.step:
             _evaluate(job, counters, board)
-        if job.sample and counters.step > first_step:
+        if not settings.sample_every or counters.step % settings.sample_every:
             _sample(job, counters)
         _save(job, masters, optimizers, counters)
     average = counters.tokens / counters.seconds if counters.seconds else 0.0
