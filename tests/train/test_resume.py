@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from llmwright.errors import Interrupted, RequestError, WorkError
-from llmwright.train import loop, state
+from llmwright.train import state
 from llmwright.train.loop import train
 from llmwright.train.run import Run
 

@@ -12,7 +12,6 @@ import shutil
 import time
 from pathlib import Path
 
-from ..checkpoint.files import write_file
 from ..data.prepare import prepare, up_to_date
 from ..data.shards import DataDir
 from ..errors import RequestError
