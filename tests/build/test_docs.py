@@ -1,0 +1,88 @@
+"""Every command that the README and the pages of docs/ show works as it is written.
+
+A small run stands where `make demo` leaves its own. Commands that train or prepare get a smaller step count added and
+otherwise run as shown; docs/plan.md's are run by tests/plan.
+"""
+
+import re
+import shlex
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+
+from llmwright import cli
+
+from .test_build import TREE, recipe
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHOWN = re.compile(r"^ {4}(?:\.venv/bin/)?(llmwright .+)$|`(llmwright [^`]+)`", re.M)
+NOT_RUN = {"design.md": "the plan of the whole project, ahead of the code", "plan.md": "run by tests/plan"}
+SMALLER = ["train.steps=2", "eval.completions=0", "eval.tokens=500", "train.tensorboard=false", "train.batch=2"]
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        if page.name not in NOT_RUN:
+            for match in SHOWN.finditer(page.read_text(encoding="utf-8")):
+                found.append((page.name, match[1] or match[2]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder like a user's: recipes/, runs/demo, some notes."""
+    from llmwright.build.stages import build
+
+    place = tmp_path_factory.mktemp("docs")
+    (place / "recipes").symlink_to(ROOT / "recipes")
+    build(recipe(place / "runs" / "demo", "train.steps=3", "eval.check=null", "eval.tokens=500", "train.prompts=[]"))
+    notes = place / "notes"
+    notes.mkdir()
+    for name, text in topics.items():
+        (notes / f"{name.lower()}.md").write_text(text, encoding="utf-8")
+    (place / "notes.txt").write_text("Notes on a model of our own. " * 20)
+    return place
+
+
+def arguments(command: str, place: Path) -> list[str]:
+    """The command line as shown, with the reader's own names filled in."""
+    command = command.split("  #")[0].replace("$'\\n\\n'", "'\n\n'")
+    for name, real in (
+        ("~/notes", "notes"), ("FILE", "notes.txt"), ("CORPUS", "notes"), ("-o DIR", "-o data/dir"), ("RECIPE", "recipes/demo.yaml"),
+        ("DATADIR", "runs/demo/data"), ("~/models/my-model", "runs/demo/model"), ("info tokenizer.json", "info runs/demo/model/tokenizer.json"),
+        ("PATH", "runs/demo"), ("TOKENIZER", "runs/demo/model/tokenizer.json"), ("MODEL", "runs/demo"), ("PATH_TO/", ""),
+    ):
+        command = command.replace(name, real)
+    words = shlex.split(command)[1:]
+    if words[0] in ("build", "pretrain"):
+        words += SMALLER + ([] if any(w.startswith("out=") for w in words) else [f"out=runs/{abs(hash(command))}"])
+    return words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page, command", commands(), ids=lambda value: value[:60])
+def test_a_shown_command_works(page, command, place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    if len(command.split()) == 2 and "." not in command:
+        pytest.skip("a mention, not a command to run")
+    if command.startswith("llmwright pretrain") and "--data" not in command:
+        assert cli.run(arguments("llmwright build recipes/demo.yaml out=runs/p", place)) == 0
+        command += " out=runs/p"
+    assert cli.run(arguments(command, place)) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_pages_show_commands():
+    """The pattern finds them: a test that found none would pass."""
+    shown = commands()
+    assert len(shown) > 20 and {c.split()[1] for _, c in shown} >= {"build", "pretrain", "prepare", "eval", "generate", "info"}
+
+
+def test_every_link_in_the_pages_leads_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
