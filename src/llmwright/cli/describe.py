@@ -154,19 +154,19 @@ def _data(path: Path) -> dict:
 
 
 def _tokenizer(path: Path) -> dict:
+    from pydoc_data.topics import topics
+
     from ..tokens.load import load
+    from ..tokens.statistics import statistics
 
     tokenizer = load(path)
-    specials = set(tokenizer.special_tokens.values())
-    ordinary = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size) if i not in specials]
-    texts = [token.decode("utf-8", "replace") for token in ordinary]
-    # runs of spaces and dashes are longer and say nothing
-    words = sorted((text for text in texts if any(map(str.isalpha, text))), key=lambda text: (-len(text), text))
+    figures = statistics(tokenizer, topics.values(), top=1000)  # English and code that every Python has
+    # runs of spaces, line ends and dashes are longer and say nothing
+    words = [token["text"] for token in figures["longest"] if token["text"].strip(" ▁Ġ_.").isalpha()]
     return {
         "kind": "tokenizer", "path": str(path), "type": tokenizer.kind, "vocab_size": tokenizer.vocab_size,
         "byte_level": tokenizer.byte_level, "specials": tokenizer.special_tokens,
-        "mean_bytes": sum(map(len, ordinary)) / max(1, len(ordinary)),
-        "longest": words[:12], "fingerprint": tokenizer.fingerprint,
+        "bytes_per_token": figures["bytes_per_token"], "longest": words[:12], "fingerprint": tokenizer.fingerprint,
     }
 
 
@@ -236,7 +236,7 @@ def _tokenizer_lines(t: dict) -> list[tuple[str, str]]:
         ("type", f"{t['type']}{', byte-level' if t['byte_level'] else ''}"),
         ("vocabulary", f"{t['vocab_size']:,} tokens"),
         ("specials", specials + more or "none"),
-        ("mean length", f"{t['mean_bytes']:.2f} bytes over the vocabulary"),
+        ("bytes a token", f"{t['bytes_per_token']:.2f} on Python's topic pages (English and code)"),
         ("longest words", " ".join(repr(token if len(token) <= 24 else token[:23] + "…") for token in t["longest"][:8])),
         ("fingerprint", t["fingerprint"][:16]),
     ]
