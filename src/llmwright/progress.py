@@ -71,14 +71,14 @@ class Task:
     def close(self, failed: bool = False) -> None:
         pass
 
-    def describe(self) -> str:
-        """`12.0/30.0 MB  4.1 MB/s  0:04 left  loss 1.23`"""
+    def describe(self, ended: bool = False) -> str:
+        """`40%  12.0 MB  4.1 MB/s  0:04 left  loss 1.23`; when it has `ended` well, without share and time left."""
         parts = [amount(self.done, self.unit)] if self.unit != "share" else []
-        if self.total:
+        if self.total and not ended:
             parts.insert(0, f"{100 * min(self.done / self.total, 1):3.0f}%")
         if self.rate >= 0.1 and self.unit != "share":
             parts.append(f"{amount(self.rate, self.unit or 'items')}/s")
-        if self.total and 0 < self.done < self.total and self.rate > 0:
+        if self.total and 0 < self.done < self.total and self.rate > 0 and not ended:
             parts.append(f"{clock((self.total - self.done) / self.rate)} left")
         parts += [f"{key} {value}" for key, value in self.info.items()]
         return "  ".join(parts)
@@ -112,7 +112,7 @@ class _Line(Task):
     def close(self, failed=False):
         took = clock(time.monotonic() - self.started)
         end = "stopped" if failed else "done"
-        print(f"{self.name}: {self.describe()}  {end} in {took}", file=sys.stderr, flush=True)
+        print(f"{self.name}: {self.describe(ended=not failed)}  {end} in {took}", file=sys.stderr, flush=True)
 
 
 class Lines(Progress):
@@ -151,7 +151,7 @@ class _Bar(Task):
         took = clock(time.monotonic() - self.started)
         if not failed:
             self.bar.update(self.id, total=max(self.done, 1), completed=max(self.done, 1))
-        self.bar.update(self.id, text=f"{self.describe()}  {'stopped' if failed else 'in'} {took}")
+        self.bar.update(self.id, text=f"{self.describe(ended=not failed)}  {'stopped' if failed else 'in'} {took}")
         self.bar.stop()
 
 
@@ -168,6 +168,18 @@ class Bars(Progress):
 
     def say(self, text):
         self.console.print(text, markup=False)
+
+
+def command_name() -> str:
+    """How a person at this terminal calls the command: `llmwright`, or its path where that is not on PATH."""
+    import os
+    import shutil
+
+    if shutil.which("llmwright"):
+        return "llmwright"
+    beside = os.path.join(os.path.dirname(sys.executable), "llmwright")
+    shown = os.path.relpath(beside)
+    return (shown if not shown.startswith("..") else beside) if os.path.exists(beside) else "llmwright"
 
 
 def console() -> Progress:

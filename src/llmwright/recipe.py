@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from .errors import RequestError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -32,7 +33,7 @@ class Source(Section):
     """
 
     path: str
-    text_key: str = "text"  # the field that holds the text in jsonl, json, csv, tsv and parquet
+    text_key: str | None = None  # default: data.text_key
     weight: Annotated[float, Field(gt=0)] | None = None  # share of training rows; default: by its size
 
 
@@ -82,6 +83,7 @@ class Data(Section):
     """The corpus and how it becomes training, validation and test text."""
 
     corpus: Annotated[dict[str, Source], BeforeValidator(_named)] = "python:stdlib"  # a path, a list, or name: path
+    text_key: str = "text"  # the field that holds the text in jsonl, json, csv, tsv and parquet
     clean: Clean = Clean()
     exact_duplicates: bool = True  # drop documents whose text was seen before
     near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = 0.8  # Jaccard threshold; null: keep them
@@ -101,8 +103,11 @@ class Data(Section):
         return self
 
     def sources(self) -> dict[str, Source]:
-        """The corpus as named sources, in order."""
-        return self.corpus
+        """The corpus as named sources, in order, each with its `text_key`."""
+        return {
+            name: source if source.text_key else source.model_copy(update={"text_key": self.text_key})
+            for name, source in self.corpus.items()
+        }
 
 
 class Tokenizer(Section):
@@ -134,6 +139,23 @@ class Model(Section):
     # the residual stream, times init_std; default: the family's; 0 makes each block start as nothing
 
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self):
+        if self.start_from:
+            return self
+        if self.head_dim is None and self.d_model % self.n_heads:
+            raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}: every head takes an equal share")
+        if self.n_heads % (self.n_kv_heads or self.n_heads):
+            raise ValueError(
+                f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}: every key-value head serves "
+                "an equal group of query heads"
+            )
+        head_dim = self.head_dim or self.d_model // self.n_heads
+        if self.family != "gpt2" and head_dim % 2:
+            raise ValueError(f"the head width {head_dim} is odd; rotary positions turn pairs of channels: make it even")
+        return self
+
+
 class Stage(Section):
     """From this fraction of the training on, these shares of the tokens."""
 
@@ -148,9 +170,9 @@ class Optimizer(Section):
     name: Literal["adamw", "muon"] = "muon"
     lr: float = Field(3e-3, gt=0)  # AdamW's
     muon_lr: float = Field(0.02, gt=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
-    momentum: Fraction = 0.95  # Muon's
+    momentum: Share = 0.95  # Muon's
     weight_decay: float = Field(0.1, ge=0)  # decoupled, on matrices only
     clip: float = Field(1.0, ge=0)  # of the gradient's norm; 0: none
 
@@ -201,6 +223,10 @@ class Train(Section):
     def _some_end(self):
         if not (self.steps or self.max_minutes or self.epochs):
             raise ValueError("give at least one of steps, max_minutes and epochs: it says when the training ends")
+        if self.stride and self.rows == "packed":
+            raise ValueError("stride is for rows: window; packed rows have none")
+        if self.patience and not self.eval_every:
+            raise ValueError(f"patience {self.patience} counts evaluations: give eval_every")
         starts = [g[0] for g in self.growth]
         if starts != sorted(starts):
             raise ValueError(f"growth must be in ascending order of its first numbers, not {starts}")
@@ -217,6 +243,13 @@ class Eval(Section):
     max_tokens: Positive = 96
     temperature: float = Field(0.8, ge=0)
     top_p: Fraction = 0.95
+
+
+    @model_validator(mode="after")
+    def _check_and_completions(self):
+        if bool(self.check) != bool(self.completions):
+            raise ValueError("check and completions go together: which check, and on how many completions")
+        return self
 
 
 class Recipe(Section):
@@ -255,6 +288,20 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where YAML itself would drop the first."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: str | Path, overrides: list[str] = (), *, needs_train: bool = True) -> Recipe:
     """Read the recipe at `path` and apply `key.sub=value` overrides (values are YAML).
 
@@ -262,11 +309,13 @@ def load(path: str | Path, overrides: list[str] = (), *, needs_train: bool = Tru
     """
     path = Path(path).expanduser()
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise RequestError(f"{path}: no such recipe") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read as text: {error}") from None
+    except RecursionError:
+        raise RequestError(f"{path}: not a recipe: it is nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

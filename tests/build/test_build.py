@@ -25,7 +25,7 @@ TREE = {
     "model": {"d_model": 64, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "context": 128},
     "train": {"steps": 40, "batch": 8, "eval_every": 20, "eval_tokens": 2000, "sample_every": 20, "prompts": ["The "],
               "sample_tokens": 8, "precision": "float32", "tensorboard": False},
-    "eval": {"tokens": 4000, "prompts": ["The "], "max_tokens": 8, "completions": 2, "check": "python"},
+    "eval": {"tokens": 4000, "prompts": ["The "], "max_tokens": 8},
 }
 
 
@@ -100,10 +100,40 @@ def test_a_changed_recipe_never_overwrites_a_trained_run(built, change, said):
     assert (out / "model" / "model.safetensors").exists()
 
 
+def test_a_refused_build_leaves_the_plan_and_the_recipe_as_they_were(built):
+    """The plan that the report compares with what happened is the one made before the first step."""
+    out, _ = built
+    before = (out / "plan.json").read_bytes(), (out / "recipe.yaml").read_bytes()
+    with pytest.raises(RequestError):
+        build(recipe(out, "train.steps=60"))
+    assert before == ((out / "plan.json").read_bytes(), (out / "recipe.yaml").read_bytes())
+
+
+def test_sources_weights_are_part_of_what_was_trained(built):
+    from llmwright.build.pretrain import fingerprint
+
+    out, _ = built
+    light, heavy = (recipe(out, f"data.corpus={{topics: {{path: 'python:topics', weight: {w}}}}}") for w in (1, 9))
+    assert fingerprint(light) != fingerprint(heavy)
+
+
+def test_training_goes_on_from_a_model_directory(built, tmp_path):
+    """`model.start_from`: the loaded weights are where it starts, and its tokenizer must be the data's."""
+    out, first = built
+    keep = ["model={start_from: '%s'}" % (out / "model"), "train.steps=2", "eval.tokens=500", "eval.prompts=[]"]
+    with pytest.raises(RequestError, match="another tokenizer"):
+        build(recipe(tmp_path / "other", *keep, "tokenizer.vocab_size=400"))
+    build(recipe(tmp_path / "more", *keep, f"tokenizer.path={out / 'model'}", "train.optimizer.lr=1e-6", "train.optimizer.muon_lr=1e-6"))
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "more" / "metrics.jsonl").open() if '"loss"' in line]
+    assert losses[0] < first["result"]["final"]["val_loss"] + 0.5  # not a new model's 6.2
+    with pytest.raises(RequestError, match="model.d_model does not go with model.start_from"):
+        build(recipe(tmp_path / "third", "model={start_from: '%s', d_model: 32}" % (out / "model")))
+
+
 def test_fresh_builds_anew(tmp_path):
     out = tmp_path / "run"
-    build(recipe(out, "train.steps=2", "eval.check=null", "eval.tokens=500"))
-    result = build(recipe(out, "train.steps=3", "eval.check=null", "eval.tokens=500"), fresh=True)
+    build(recipe(out, "train.steps=2", "eval.tokens=500"))
+    result = build(recipe(out, "train.steps=3", "eval.tokens=500"), fresh=True)
     assert result["result"]["steps"] == 3 and len(list((out / "checkpoints").iterdir())) == 1
 
 
@@ -112,7 +142,7 @@ def test_an_interrupted_build_goes_on(tmp_path):
     import yaml
 
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(TREE))
-    command = [sys.executable, "-m", "llmwright", "build", "r.yaml", f"out={tmp_path / 'run'}", "train.steps=150", "eval.check=null"]
+    command = [sys.executable, "-m", "llmwright", "build", "r.yaml", f"out={tmp_path / 'run'}", "train.steps=150"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "run" / "metrics.jsonl"
     for _ in range(2400):
@@ -138,5 +168,5 @@ def test_a_corpus_smaller_than_one_context_is_named(tmp_path):
 
 
 def test_impossible_shapes_are_named(tmp_path):
-    with pytest.raises(RequestError, match="model.n_heads 3 does not divide model.d_model 64"):
+    with pytest.raises(RequestError, match="model: n_heads 3 does not divide d_model 64"):
         build(recipe(tmp_path / "run", "model.n_heads=3"))

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN = re.compile(r"^ {4}(?:\.venv/bin/)?(llmwright .+)$|`(llmwright [^`]+)`", re.M)
 NOT_RUN = {"design.md": "the plan of the whole project, ahead of the code", "plan.md": "run by tests/plan"}
-SMALLER = ["train.steps=2", "eval.completions=0", "eval.tokens=500", "train.tensorboard=false", "train.batch=2"]
+SMALLER = ["train.steps=2", "eval.completions=0", "eval.check=null", "eval.tokens=500", "train.tensorboard=false", "train.batch=2"]
 
 
 def commands() -> list[tuple[str, str]]:
@@ -38,7 +38,7 @@ def place(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("docs")
     (place / "recipes").symlink_to(ROOT / "recipes")
-    build(recipe(place / "runs" / "demo", "train.steps=3", "eval.check=null", "eval.tokens=500", "train.prompts=[]"))
+    build(recipe(place / "runs" / "demo", "train.steps=3", "eval.tokens=500", "train.prompts=[]"))
     notes = place / "notes"
     notes.mkdir()
     for name, text in topics.items():

@@ -166,3 +166,44 @@ def test_gradients_accumulate_in_float32(data, tmp_path):
         masters.working[name].grad = torch.ones_like(masters.working[name])
         masters.collect()
     assert masters.weights[name].grad.min() == 300  # bfloat16 sums stop at 256
+
+
+def test_an_update_that_ruins_the_weights_is_never_saved(data, tmp_path):
+    """A huge learning rate makes weights that are not finite: the run stops and says so, older checkpoints stay."""
+    with Run(tmp_path / "r") as run:
+        train(make_job(data, run, make_recipe(steps=4)))
+    with Run(tmp_path / "r") as run:
+        job = make_job(data, run, make_recipe(steps=30, optimizer={"lr": 1e30, "muon_lr": 1e30}))
+        with pytest.raises(WorkError, match="weights that are not finite; the last good ones are in .*step-4"):
+            train(job)
+        assert run.steps() == [4]
+
+
+def test_early_stopping_stays_stopped(data, tmp_path):
+    """The same command after an early stop trains no further step."""
+    recipe = make_recipe(steps=50, eval_every=2, patience=1)
+    for _ in range(2):
+        with Run(tmp_path / "r") as run:
+            job = make_job(data, run, recipe)
+            values = iter([2.0, 3.0, 1.0, 1.0])
+            job.evaluate = lambda model: {"val_loss": next(values)}
+            outcome = train(job)
+        assert outcome.state == "early" and outcome.counters.step == 4
+
+
+def test_the_work_is_saved_before_the_last_evaluation(data, tmp_path):
+    """A kill while the finished model is measured loses nothing."""
+    with Run(tmp_path / "r") as run:
+        job = make_job(data, run, make_recipe(steps=5, eval_every=0))
+
+        def killed(model):
+            assert run.steps() == [5]
+            raise KeyboardInterrupt
+
+        job.evaluate = killed
+        with pytest.raises(KeyboardInterrupt):
+            train(job)
+    with Run(tmp_path / "r") as run:  # and the same command measures it after all
+        outcome = train(make_job(data, run, make_recipe(steps=5, eval_every=0)))
+        assert outcome.counters.step == 5 and "val_loss" in outcome.counters.last_evaluation
+        assert json.loads((run.checkpoint(5) / "state" / "state.json").read_text())["counters"]["best_saved_step"] == 5

@@ -191,3 +191,22 @@ def test_the_last_and_the_best_are_kept(data, tmp_path):
         assert run.steps() == [8, 16, 20]
         assert (run.path / "best").resolve().name == "step-8" and (run.path / "last").resolve().name == "step-20"
         assert (run.path / "model").resolve() == run.checkpoint(8) / "model"
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_thrown_away(data, tmp_path):
+    with Run(tmp_path / "r") as run:
+        train(make_job(data, run, make_recipe()))
+        (run.checkpoint(12) / "checksums.json").write_text("{}")
+        log = (run.path / "metrics.jsonl").read_text()
+    with Run(tmp_path / "r") as run:
+        with pytest.raises(WorkError, match="no checkpoint there is whole"):
+            train(make_job(data, run, make_recipe()))
+        assert (run.path / "metrics.jsonl").read_text() == log
+
+
+@pytest.mark.parametrize("name", ["foo", "meta", "cuda:99"])
+def test_a_device_that_is_not_here_is_one_line(name):
+    from llmwright.train.machine import pick_device
+
+    with pytest.raises(RequestError, match=f"device '{name}' is not available here; available: auto, cpu"):
+        pick_device(name)

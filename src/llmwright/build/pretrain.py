@@ -15,9 +15,11 @@ from ..engine.sampler import Sampling
 from ..errors import RequestError
 from ..evals.perplexity import evaluate_split
 from ..families.shapes import shape
+from ..model.config import ModelConfig
 from ..model.decoder import Decoder, new
 from ..plan.flops import training_flops_per_token
 from ..progress import Progress
+from ..recipe import Model as RecipeModel
 from ..recipe import Recipe
 from ..tokens.load import load as load_tokenizer
 from ..train.job import Job, Outcome
@@ -30,16 +32,46 @@ from ..train.run import Run, now
 def make_model(recipe: Recipe, tokenizer) -> Decoder:
     """A new model of the recipe's shape, or the one that `model.start_from` names."""
     if recipe.model.start_from:
-        model = load(Path(recipe.model.start_from).expanduser())
-        if model.config.vocab_size < tokenizer.vocab_size:
-            raise RequestError(
-                f"model.start_from: {recipe.model.start_from} has {model.config.vocab_size} tokens, the data "
-                f"{tokenizer.vocab_size}: prepare the data with tokenizer.path={recipe.model.start_from}"
-            )
-        return model
+        return _start_from(recipe, tokenizer)
     specials = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
     specials = {name: id for name, id in specials.items() if id is not None}
     return new(shape(recipe.model, tokenizer.vocab_size, specials), recipe.seed)
+
+
+def _start_from(recipe: Recipe, tokenizer) -> Decoder:
+    path, default = Path(recipe.model.start_from).expanduser(), RecipeModel()
+    for key in RecipeModel.model_fields:
+        if key not in ("start_from", "context") and getattr(recipe.model, key) != getattr(default, key):
+            raise RequestError(f"model.{key} does not go with model.start_from: the shape is that of {path}")
+    model = load(path)
+    if load_tokenizer(path).fingerprint != tokenizer.fingerprint:
+        raise RequestError(
+            f"model.start_from: {path} reads text with another tokenizer than the data was prepared with: "
+            f"prepare the data with tokenizer.path={path}"
+        )
+    return model
+
+
+def check_shape(recipe: Recipe) -> None:
+    """Raise RequestError for an impossible model before any work is done for it."""
+    if not recipe.model.start_from:
+        longest_context(recipe, shape(recipe.model, recipe.tokenizer.vocab_size))
+    elif not Path(recipe.model.start_from).expanduser().is_dir():
+        raise RequestError(f"model.start_from: {recipe.model.start_from}: no such model directory")
+
+
+def longest_context(recipe: Recipe, config: ModelConfig) -> int:
+    """The longest rows of a training: what validation and test use. Raises RequestError beyond the model's context."""
+    train = recipe.train
+    wanted = [train.context or min(recipe.model.context, config.context), *(c for _, c, _ in train.growth)]
+    if max(wanted) > config.context:
+        raise RequestError(f"train: rows of {max(wanted)} tokens are beyond the model's context, {config.context}")
+    return max(wanted)
+
+
+def mixture(recipe: Recipe) -> dict[str, float]:
+    """The shares of the sources: the training's, or the sources' weights."""
+    return recipe.train.mixture or {name: s.weight for name, s in recipe.data.sources().items() if s.weight}
 
 
 def make_job(recipe: Recipe, data: DataDir, run: Run, progress: Progress) -> Job:
@@ -47,18 +79,21 @@ def make_job(recipe: Recipe, data: DataDir, run: Run, progress: Progress) -> Job
     torch.manual_seed(recipe.seed)  # dropout
     tokenizer = load_tokenizer(data.tokenizer_path)
     model = make_model(recipe, tokenizer).to(pick_device(settings.device))
-    context = settings.context or recipe.model.context
-    mixture = settings.mixture or {name: s.weight for name, s in recipe.data.sources().items() if s.weight}
+    longest = longest_context(recipe, model.config)
+    context = settings.context or min(recipe.model.context, model.config.context)
     loader = RowLoader(
         data.split("train"), context, settings.batch, recipe.seed, rows=settings.rows, stride=settings.stride,
-        mixture=mixture, curriculum=settings.curriculum,
+        mixture=mixture(recipe), curriculum=settings.curriculum,
     )
+    for _, later, rows in settings.growth:  # what would fail later fails now
+        loader.resize(later, rows)
+    loader.resize(context, settings.batch)
     validation = data.split("val")
 
     def validate(model):
         result = evaluate_split(
-            model, tokenizer, validation, context=context, max_tokens=settings.eval_tokens,
-            batch=max(1, 8192 // context),
+            model, tokenizer, validation, context=longest, max_tokens=settings.eval_tokens,
+            batch=max(1, 8192 // longest),
         )
         return {"val_loss": result["loss"], "val_bpb": result["bits_per_byte"]}
 
@@ -79,7 +114,9 @@ def fingerprint(recipe: Recipe) -> str:
     """A hash of what decides the trained weights: how often a run is looked at or saved does not."""
     looking = {"eval_every", "eval_tokens", "sample_every", "prompts", "sample_tokens", "save_every", "save_minutes",
                "keep_last", "tensorboard", "max_bad_steps"}
-    parts = {"model": recipe.model.model_dump(mode="json"), "seed": recipe.seed,
+    if recipe.train.patience:  # then evaluations decide when it ends
+        looking -= {"eval_every", "eval_tokens"}
+    parts = {"model": recipe.model.model_dump(mode="json"), "seed": recipe.seed, "mixture": mixture(recipe),
              "train": recipe.train.model_dump(mode="json", exclude=looking)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -88,11 +125,29 @@ def pretrain(recipe: Recipe, data_directory: Path, progress: Progress = Progress
     """Train the recipe's model on a data directory, into the recipe's run directory; goes on where it was."""
     data = DataDir.open(data_directory)
     with Run(recipe.directory) as run:
+        refuse_changes(run, recipe, data)
         job = make_job(recipe, data, run, progress)
         begin(run, recipe, job, data)
         outcome = train(job)
         finish(run, outcome)
     return outcome
+
+
+def refuse_changes(run: Run, recipe: Recipe, data: DataDir) -> None:
+    """Raise unless the run, where it has trained already, was trained by this recipe on this data."""
+    if not run.steps():
+        return
+    manifest = run.read_json("manifest.json") or {}
+    now_and_then = {
+        "the recipe's model, train or seed": (fingerprint(recipe), manifest.get("recipe_fingerprint")),
+        "its data": (data.fingerprint, manifest.get("data_fingerprint")),
+    }
+    for what, (now_, then) in now_and_then.items():
+        if then is not None and now_ != then:
+            raise RequestError(
+                f"{run.path}: {what} changed since this run was trained; name another run with out=…, or add --fresh to "
+                "build it anew"
+            )
 
 
 def begin(run: Run, recipe: Recipe, job: Job, data: DataDir) -> None:

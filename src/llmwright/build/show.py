@@ -1,14 +1,16 @@
 """What a build and a data directory have come to, for a person at a terminal."""
 
+import shlex
 from pathlib import Path
 
-from ..progress import amount, clock
+from ..progress import amount, clock, command_name
 
 
 def summary(result: dict) -> str:
     """The end of a build: test figures, completions, where things are, and what to try next."""
     out, run, test = [], result["result"], result["test"]
-    path, recipe = result["directory"], result["recipe"]
+    path, call = result["directory"], command_name()
+    start = next((c["prompt"] for c in test["completions"]), "The ").splitlines()[0] if test else "The "
     out.append(
         f"{run['steps']:,} steps, {amount(run['tokens'], 'tokens')} in {clock(run['seconds'])} "
         f"({run['tokens_per_second']:,.0f} tokens/s, {run['precision']}), peak memory {amount(run['peak_memory'], 'B')}"
@@ -32,10 +34,10 @@ def summary(result: dict) -> str:
         f"report  {path}/report.html",
         "",
         "next:",
-        f"  llmwright generate {path}/model \"def main():\"",
-        f"  llmwright info {path}",
-        f"  llmwright eval {path} --text README.md",
-        f"  llmwright build {recipe} out=runs/mine data.corpus=PATH_TO_YOUR_TEXT",
+        f"  {call} generate {path} {shlex.quote(start)}",
+        f"  {call} info {path}",
+        f"  {call} eval {path} --text README.md",
+        f"  {call} build recipes/own.yaml data.corpus=PATH_TO_YOUR_TEXT",
     ]
     return "\n".join(out)
 

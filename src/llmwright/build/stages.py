@@ -28,7 +28,10 @@ LEFT_BY_A_BUILD = (
 def build(recipe: Recipe, *, fresh: bool = False, progress: Progress = Progress(), recipe_path: str = "recipe") -> dict:
     """Run every stage that is not up to date; returns what was built: directory, result, test figures, and the
     stages with their seconds (0 for those that were up to date)."""
+    from .pretrain import check_shape
+
     path = recipe.directory
+    check_shape(recipe)
     seconds: dict[str, float] = {}
     with Run(path) as run:
         if fresh:
@@ -53,26 +56,28 @@ def build(recipe: Recipe, *, fresh: bool = False, progress: Progress = Progress(
 
 def _prepare(recipe: Recipe, run: Run, progress: Progress) -> bool:
     out = run.path / "data"
-    if up_to_date(recipe.data, recipe.tokenizer, out):
+    if up_to_date(recipe.data, recipe.tokenizer, out, exclude=[run.path]):
         return False
     if run.steps():
         raise RequestError(
             f"{run.path}: the corpus, or the recipe's data or tokenizer section, changed since this run was trained; "
             "name another run with out=…, or add --fresh to build it anew"
         )
-    prepare(recipe.data, recipe.tokenizer, out, seed=recipe.seed, progress=progress)
+    prepare(recipe.data, recipe.tokenizer, out, seed=recipe.seed, progress=progress, exclude=[run.path])
     return True
 
 
 def _plan(recipe: Recipe, run: Run, progress: Progress) -> bool:
     from ..plan.measure import plan_run
     from ..plan.show import brief
-    from .pretrain import fingerprint
+    from .pretrain import fingerprint, refuse_changes
 
-    inputs = _hash(fingerprint(recipe), DataDir.open(run.path / "data").fingerprint)
-    if (run.read_json("plan.json") or {}).get("inputs") == inputs:
+    data = DataDir.open(run.path / "data")
+    refuse_changes(run, recipe, data)
+    inputs, known = _hash(fingerprint(recipe), data.fingerprint), run.read_json("plan.json") or {}
+    if known.get("inputs") == inputs or (known and run.steps()):  # a plan is made before the first step
         return False
-    plan = plan_run(recipe, DataDir.open(run.path / "data"), progress)
+    plan = plan_run(recipe, data, progress)
     run.write_json("plan.json", {**plan, "inputs": inputs})
     progress.say(brief(plan))
     return True
@@ -80,18 +85,16 @@ def _plan(recipe: Recipe, run: Run, progress: Progress) -> bool:
 
 def _pretrain(recipe: Recipe, run: Run, progress: Progress) -> bool:
     from ..train.loop import train
-    from .pretrain import begin, finish, fingerprint, make_job
+    from ..train.state import damage
+    from .pretrain import begin, finish, make_job
 
     data = DataDir.open(run.path / "data")
-    manifest = run.read_json("manifest.json") or {}
-    if run.steps() and manifest.get("recipe_fingerprint") not in (None, fingerprint(recipe)):
-        raise RequestError(
-            f"{run.path}: the recipe's model, train or seed changed since this run was trained; name another run with "
-            "out=…, or add --fresh to build it anew"
-        )
     result = run.read_json("result.json") or {}
     if result.get("state") in ("finished", "early") and run.steps() and run.steps()[-1] == result.get("steps"):
-        return False
+        best = (run.path / "best").resolve()
+        if (problem := damage(best)) is None:
+            return False
+        progress.say(f"checkpoint {best} is damaged ({problem})")
     job = make_job(recipe, data, run, progress)
     begin(run, recipe, job, data)
     finish(run, train(job))
@@ -121,7 +124,10 @@ def _report(recipe: Recipe, run: Run, progress: Progress) -> bool:
 
 def _model_identity(run: Run) -> str:
     """What tells one trained model from another: its checkpoint's checksums."""
-    return (run.path / "best" / "checksums.json").read_text(encoding="utf-8")
+    try:
+        return (run.path / "best" / "checksums.json").read_text(encoding="utf-8")
+    except OSError:
+        raise RequestError(f"{run.path}: its best checkpoint is not there or damaged; --fresh builds it anew") from None
 
 
 def _hash(*parts) -> str:

@@ -12,6 +12,7 @@ from ..progress import Progress
 from ..recipe import Recipe
 from ..tokens.load import load as load_tokenizer
 from ..train.run import Run
+from .pretrain import longest_context
 
 
 def measure(recipe: Recipe, run: Run, progress: Progress = Progress()) -> dict:
@@ -22,7 +23,7 @@ def measure(recipe: Recipe, run: Run, progress: Progress = Progress()) -> dict:
     model, tokenizer = load(Path(run.path / "model")), load_tokenizer(data.tokenizer_path)
     name = "test" if data.card["splits"].get("test", {}).get("shards") else "val"
     split = data.split(name)
-    context = recipe.train.context or recipe.model.context
+    context = longest_context(recipe, model.config)
     rows = max(1, 8192 // context)
     result = evaluate_split(
         model, tokenizer, split, context=context, max_tokens=settings.tokens, batch=rows, progress=progress
@@ -30,8 +31,9 @@ def measure(recipe: Recipe, run: Run, progress: Progress = Progress()) -> dict:
     result["split"] = name
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p, seed=recipe.seed)
     result["completions"] = []
-    if settings.prompts:
-        made = generate(model, tokenizer, settings.prompts, max_tokens=settings.max_tokens, sampling=sampling)
+    prompts = settings.prompts or [_opening(tokenizer, split, i) for i in range(min(3, split.n_documents))]
+    if prompts:
+        made = generate(model, tokenizer, prompts, max_tokens=settings.max_tokens, sampling=sampling)
         result["completions"] = [{"prompt": g.prompt, "text": g.text} for g in made]
     if settings.check == "python" and settings.completions:
         from ..evals.completions import python_share
@@ -44,3 +46,11 @@ def measure(recipe: Recipe, run: Run, progress: Progress = Progress()) -> dict:
         except RequestError as error:  # the recipe's check does not fit this text: the rest of the test stands
             progress.say(f"not checked as Python: {error}")
     return result
+
+
+def _opening(tokenizer, split, i: int) -> str:
+    """The first words of a test document: a prompt for a recipe that names none."""
+    source = next(iter(split.sources))
+    i %= split.sources[source].n_documents
+    text = tokenizer.decode(split.document(source, i)[:40].tolist())
+    return text[:60].rsplit(" ", 1)[0] or text or " "

@@ -22,7 +22,8 @@ def run(arguments: list[str]) -> int:
     try:
         return _app()(arguments, prog_name="llmwright", standalone_mode=False) or 0
     except (_Stopped, KeyboardInterrupt):
-        print("stopped; the same command goes on where it was", file=sys.stderr)
+        goes_on = arguments[:1] in (["build"], ["pretrain"])
+        print("stopped" + ("; the same command goes on, and does not repeat what is done" if goes_on else ""), file=sys.stderr)
         return 1
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away
@@ -87,15 +88,13 @@ def _app():
     app.command("eval")(evaluate.evaluate)
     app.command("generate")(generate.generate)
     app.command("info")(info.info)
-    app.callback(invoke_without_command=True)(_version)
+
+    @app.callback(invoke_without_command=True)
+    def _version(version: bool = typer.Option(False, "--version", help="Say which version this is.")) -> None:
+        if version:
+            from .. import __version__
+
+            print(f"llmwright {__version__}")
+            raise typer.Exit()
+
     return typer.main.get_command(app)
-
-
-def _version(version: bool = False) -> None:
-    if version:
-        import typer
-
-        from .. import __version__
-
-        print(f"llmwright {__version__}")
-        raise typer.Exit()

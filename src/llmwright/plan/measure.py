@@ -7,6 +7,7 @@ by the head); the parts themselves are not, and every block costs the same.
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -62,7 +63,7 @@ def plan_run(recipe: Recipe, data, progress: Progress = Progress()) -> dict:
     if recipe.model.start_from:
         from ..checkpoint.directory import load_config
 
-        config = load_config(recipe.model.start_from)
+        config = load_config(Path(recipe.model.start_from).expanduser())
     else:
         config = shape(recipe.model, data.card["vocab_size"])
     tokens = sum(shard["tokens"] for shard in data.card["splits"]["train"]["shards"])

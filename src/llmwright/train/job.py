@@ -49,6 +49,7 @@ class Counters:
     best_saved_step: int | None = None
     last_evaluation: dict = field(default_factory=dict)
     evaluated_at: int = -1
+    saved_evaluation_of: int = -1  # the step whose evaluation is in its checkpoint
 
 
 @dataclass

@@ -40,12 +40,11 @@ def train(job: Job) -> Outcome:
     budget = Budget(settings.steps, settings.max_minutes and settings.max_minutes * 60, settings.epochs)
     board = Board(run.path / "tensorboard" if settings.tensorboard else None)
     reset_peak_memory()
-    saved_time, outcome = time.monotonic(), "finished"
-    first_step, speed = counters.step, _Speed()
+    saved_time, first_step, speed = time.monotonic(), counters.step, _Speed()
 
     with stop_on_signals() as stop, job.progress.task("training", total=1.0, unit="share") as bar, board:
         bar.resume_at(_progress(budget, counters, loader))
-        while (progress := _progress(budget, counters, loader)) < 1:
+        while (progress := _progress(budget, counters, loader)) < 1 and not _hopeless(settings, counters):
             clock = time.perf_counter()
 
             context, batch = _size(job, progress)
@@ -94,16 +93,13 @@ def train(job: Job) -> Outcome:
                 path = _save(job, masters, optimizers, counters)
                 raise WorkError(
                     f"stopped at step {counters.step}: the loss or its gradient was not finite {settings.max_bad_steps} "
-                    f"times in a row; the weights are the last good ones, saved in {path}. Lower "
-                    "train.optimizer.lr, or look at the data of this step"
+                    f"times in a row; the weights from before are saved in {path}. Lower train.optimizer.lr, or look "
+                    "at the data of this step"
                 )
             if settings.eval_every and counters.step % settings.eval_every == 0:
                 _evaluate(job, counters, board)
                 if settings.patience and counters.since_best == 0:
                     _save(job, masters, optimizers, counters)
-                if settings.patience and counters.since_best >= settings.patience:
-                    outcome = "early"
-                    break
             if settings.sample_every and counters.step % settings.sample_every == 0:
                 _sample(job, counters)
             if _save_due(settings, counters, saved_time):
@@ -117,12 +113,14 @@ def train(job: Job) -> Outcome:
                     f"stopped by {stop.asked} at step {counters.step} and saved; the same command goes on from there"
                 )
 
-    if counters.step > first_step or not run.steps():
         if counters.evaluated_at != counters.step:
+            _save(job, masters, optimizers, counters)  # the work is safe before the last look at it
             _evaluate(job, counters, board)
-        if not settings.sample_every or counters.step % settings.sample_every:
-            _sample(job, counters)
-        _save(job, masters, optimizers, counters)
+            if not settings.sample_every or counters.step % settings.sample_every:
+                _sample(job, counters)
+        if counters.step > first_step or counters.saved_evaluation_of != counters.step:
+            _save(job, masters, optimizers, counters)
+    outcome = "early" if _hopeless(settings, counters) else "finished"
     average = counters.tokens / counters.seconds if counters.seconds else 0.0
     return Outcome(outcome, counters, precision, peak_memory(), average)
 
@@ -135,6 +133,11 @@ class _Speed:
     def add(self, tokens: int, seconds: float) -> float:
         self.tokens, self.seconds = 0.9 * self.tokens + tokens, 0.9 * self.seconds + seconds
         return self.tokens / self.seconds
+
+
+def _hopeless(settings, counters: Counters) -> bool:
+    """Whether early stopping has been reached."""
+    return bool(settings.patience) and counters.since_best >= settings.patience
 
 
 def _progress(budget: Budget, counters: Counters, loader) -> float:
@@ -166,6 +169,10 @@ def _resume(job: Job, masters: Masters, optimizers: list) -> Counters:
     """The counters of the newest whole checkpoint, with all else put back; or new ones."""
     run = job.run
     step = checkpoints.newest_good(run, job.progress.say)
+    if step is None and run.steps():
+        raise WorkError(
+            f"{run.checkpoints}: no checkpoint there is whole; bring one back, or start over with another out=…"
+        )
     if step is None:
         for name in ("metrics.jsonl", "samples.jsonl"):
             (run.path / name).unlink(missing_ok=True)
@@ -220,8 +227,17 @@ def _save_due(settings, counters: Counters, saved_time: float) -> bool:
 
 
 def _save(job: Job, masters: Masters, optimizers: list, counters: Counters):
-    """A checkpoint of this instant, and the retention of older ones. Returns its path."""
+    """A checkpoint of this instant, and the retention of older ones. Returns its path. Raises WorkError, and leaves
+    the older ones, when a weight is not finite."""
+    if not masters.finite():
+        steps = job.run.steps()
+        kept = f"the last good ones are in {job.run.checkpoint(steps[-1])}" if steps else "there is no earlier checkpoint"
+        raise WorkError(
+            f"stopped at step {counters.step}: an update made weights that are not finite; {kept}. Lower "
+            "train.optimizer.lr and start another run with out=…"
+        )
     if counters.evaluated_at == counters.step:
+        counters.saved_evaluation_of = counters.step
         loss = counters.last_evaluation["val_loss"]
         if counters.best_saved_loss is None or loss < counters.best_saved_loss:
             counters.best_saved_loss, counters.best_saved_step = loss, counters.step

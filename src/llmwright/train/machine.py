@@ -6,13 +6,22 @@ import time
 
 import torch
 
+from ..errors import RequestError
 from ..model.config import ModelConfig
 
 
 def pick_device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device called `name`; "auto" is the accelerator where there is one. Raises RequestError for one that is
+    unknown or not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).item()
+    except Exception as error:  # torch raises a different type for each way of not being there
+        here = "auto, cpu" + (", cuda" if torch.cuda.is_available() else "")
+        raise RequestError(f"device {name!r} is not available here; available: {here}") from error
+    return device
 
 
 def product_rate(rows: int, inner: int, outer: int, dtype: torch.dtype, device="cpu", seconds: float = 0.15) -> float:

@@ -46,6 +46,10 @@ class Masters:
         torch._foreach_mul_(gradients, factor)
         return norm
 
+    def finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        return bool(torch.stack(torch._foreach_norm(list(self.weights.values()))).isfinite().all())
+
     def clear(self) -> None:
         for w in self.weights.values():
             w.grad = None

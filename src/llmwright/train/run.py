@@ -43,7 +43,10 @@ class Run:
         self._lock.write(str(os.getpid()))
         self._lock.flush()
         for left in [*self.path.glob(".*.new-*"), *self.checkpoints.glob(".*.new-*"), *self.checkpoints.glob(".*.old-*")]:
-            shutil.rmtree(left, ignore_errors=True)  # a killed process's half-written folders
+            if left.is_dir():  # a killed process's half-written folders and files
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
         return self
 
     def close(self) -> None:

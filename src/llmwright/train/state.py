@@ -54,6 +54,8 @@ def damage(path: Path) -> str | None:
         sums = json.loads((path / "checksums.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "checksums.json is missing or unreadable"
+    if not isinstance(sums, dict) or not {"model/config.json", "state/state.json", "state/tensors.safetensors"} <= set(sums):
+        return "checksums.json does not name every file"
     for name, wanted in sums.items():
         try:
             if _checksum(path / name) != wanted:
