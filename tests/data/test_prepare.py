@@ -16,6 +16,7 @@ from llmwright.data import prepare as module
 from llmwright.data.prepare import fingerprint, prepare, up_to_date
 from llmwright.data.shards import DataDir
 from llmwright.errors import RequestError
+from llmwright.progress import Progress
 from llmwright.tokens.load import load
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -190,7 +191,7 @@ def test_the_tokenizer_learns_from_training_text_only_and_from_a_bounded_sample(
 
 
 def untouched(tmp_path, before):
-    return files(tmp_path / "out") == before and not [p for p in tmp_path.iterdir() if ".tmp-" in p.name]
+    return files(tmp_path / "out") == before and not [p for p in tmp_path.iterdir() if "llmwright" in p.name]
 
 
 def test_whatever_goes_wrong_the_old_directory_stays(tmp_path, monkeypatch):
@@ -214,8 +215,8 @@ def test_a_corpus_that_cleaning_empties_says_which_filters_took_it(tmp_path):
     corpus = write(tmp_path / "in", ["short", "1234567890 " * 20])
     with pytest.raises(RequestError) as error:
         prepare(recipe.Data(corpus=corpus), BYTES, tmp_path / "out")
-    assert str(error.value) == (f"{corpus}: no document is left after cleaning; dropped by min_chars 1 documents "
-                                "(5 bytes); min_letter_share 1 documents (220 bytes)")
+    assert str(error.value) == (f"{corpus}: no document is left after cleaning; dropped by min_chars 1 document "
+                                "(5 bytes); min_letter_share 1 document (220 bytes)")
     assert not (tmp_path / "out").exists()
 
 
@@ -258,6 +259,132 @@ def test_killed_at_any_instant_leaves_no_half_directory_and_the_next_run_cleans_
         assert not (tmp_path / "out").exists() or stored(tmp_path / "out")
     prepare(recipe.Data(corpus=corpus), BYTES, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_folders_of_the_user_beside_the_output_stay(tmp_path):
+    corpus = write(tmp_path / "in", [story(i) for i in range(60)])
+    theirs = ["out.old-999999", "out.tmp-999999", ".out.llmwright-999999", ".o[u]t.llmwright-999999"]
+    for name in theirs:
+        write(tmp_path / name, ["mine"])
+    left = tmp_path / ".out.llmwright-999998"  # of a run of ours that was killed
+    write(left, ["half"])
+    (left / module.MARK).touch()
+    bracketed = tmp_path / ".o[u]t.llmwright-999998"
+    write(bracketed, ["half"])
+    (bracketed / module.MARK).touch()
+    prepare(recipe.Data(corpus=corpus), BYTES, tmp_path / "out")
+    assert all((tmp_path / name / "0000.txt").read_text() == "mine" for name in theirs)
+    assert not left.exists() and bracketed.exists()
+    prepare(recipe.Data(corpus=corpus), BYTES, tmp_path / "o[u]t")
+    assert not bracketed.exists()
+
+
+def test_a_corpus_inside_the_output_is_refused(tmp_path):
+    prepare(recipe.Data(corpus=write(tmp_path / "in", [story(i) for i in range(60)])), BYTES, tmp_path / "de")
+    raw = write(tmp_path / "de" / "raw", [story(i) for i in range(60, 120)])
+    (tmp_path / "link").symlink_to(raw)
+    for corpus in (raw, f"{raw}/0000.txt", str(tmp_path / "link")):
+        with pytest.raises(RequestError, match="besides the data|lies in the output"):
+            prepare(recipe.Data(corpus=corpus), BYTES, tmp_path / "de")
+    (tmp_path / "de" / "train" / "x.txt").write_text(story(1))
+    (tmp_path / "de" / "raw").rename(tmp_path / "raw")
+    with pytest.raises(RequestError, match="x.txt: lies in the output .*de, which is replaced as a whole"):
+        prepare(recipe.Data(corpus=str(tmp_path / "de" / "train" / "x.txt")), BYTES, tmp_path / "de")
+
+
+def test_a_data_directory_with_other_things_in_it_is_not_replaced(tmp_path):
+    data = recipe.Data(corpus=write(tmp_path / "in", [story(i) for i in range(60)]))
+    prepare(data, BYTES, tmp_path / "out")
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RequestError, match="out: holds thesis.tex besides the data, so it is not replaced"):
+        prepare(recipe.Data(corpus=data.corpus["in"].path, near_duplicates=None), BYTES, tmp_path / "out")
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_output_through_a_link_fills_what_the_link_leads_to(tmp_path):
+    data = recipe.Data(corpus=write(tmp_path / "in", [story(i) for i in range(60)]))
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for rules in (data, recipe.Data(corpus=data.corpus["in"].path, near_duplicates=None)):
+        prepare(rules, BYTES, tmp_path / "link")
+        assert (tmp_path / "link").is_symlink() and up_to_date(rules, BYTES, tmp_path / "link")
+    assert stored(tmp_path / "real")["train"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "link", "real"]
+
+
+def test_the_folder_one_stands_in_is_filled_and_stays_the_same_folder(tmp_path, monkeypatch):
+    data = recipe.Data(corpus=write(tmp_path / "in", [story(i) for i in range(60)]))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for rules in (data, recipe.Data(corpus=data.corpus["in"].path, near_duplicates=None)):
+        prepare(rules, BYTES, ".")
+        assert (Path.cwd() / "data.json").samefile(tmp_path / "here" / "data.json") and up_to_date(rules, BYTES, ".")
+    assert sorted(p.name for p in Path.cwd().iterdir()) == ["data.json", "test", "tokenizer", "train", "val"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["here", "in"]
+
+
+@pytest.mark.parametrize("hurt", [
+    lambda out: (out / "train" / "in-00000.tokens").unlink(), lambda out: (out / "val" / "in-00000.docs").write_bytes(b""),
+    lambda out: (out / "tokenizer" / "tokenizer.json").unlink(), lambda out: (out / "data.json").write_text(
+        json.dumps({**json.loads((out / "data.json").read_text()), "splits": {"train": {}}})),
+], ids=["missing", "short", "tokenizer", "card"])
+def test_a_directory_that_lost_a_file_is_not_up_to_date_and_is_made_again(tmp_path, hurt):
+    data, out = recipe.Data(corpus=write(tmp_path / "in", [story(i) for i in range(60)])), tmp_path / "out"
+    prepare(data, BYTES, out)
+    before = files(out)
+    hurt(out)
+    assert not up_to_date(data, BYTES, out)
+    prepare(data, BYTES, out)
+    assert files(out) == before
+
+
+def test_excluded_folders_are_no_part_of_the_corpus(tmp_path):
+    write(tmp_path, [story(i) for i in range(60)])
+    write(tmp_path / "runs" / "own", [story(i) for i in range(60, 70)])
+    (tmp_path / "runs" / "kept.txt").write_text(story(99))
+    data, out, run = recipe.Data(corpus=str(tmp_path)), tmp_path / "runs" / "own" / "data", tmp_path / "runs" / "own"
+    card = prepare(data, BYTES, out, exclude=[run])
+    assert card["steps"]["read"]["documents"] == 61
+    (run / "samples.txt").write_text(story(100))
+    assert up_to_date(data, BYTES, out, exclude=[run]) and not up_to_date(data, BYTES, out)
+    assert fingerprint(data, BYTES, exclude=[str(run)]) == card["fingerprint"]
+
+
+class Heard(Progress):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def test_files_of_other_kinds_are_told_in_one_line(tmp_path):
+    corpus = write(tmp_path / "in", [story(i) for i in range(60)])
+    for name in ("a.bin", "b.bin", "Makefile"):
+        (tmp_path / "in" / name).write_text("x")
+    heard = Heard()
+    prepare(recipe.Data(corpus=corpus), BYTES, tmp_path / "out", progress=heard)
+    assert f"{corpus}: 3 files of other kinds left out (.bin, no ending)" in heard.lines
+
+
+def test_much_overlap_and_little_evaluation_text_are_told(tmp_path):
+    texts = [story(i) + " ".join(f"group{i // 6}shared{k}" for k in range(20)) + ".\n" for i in range(36)]
+    heard, kept = Heard(), Heard()
+    write(tmp_path / "in", texts)
+    card = prepare(recipe.Data(corpus=str(tmp_path / "in")), BYTES, tmp_path / "out", progress=heard)
+    gone, train = card["steps"]["overlap"], card["splits"]["train"]
+    share = gone["bytes"] / (gone["bytes"] + train["bytes"])
+    assert share > 0.2
+    (line,) = [line for line in heard.lines if "overlap" in line]
+    assert line.startswith(f"overlap with the evaluation text: {gone['documents']} training documents left out, ")
+    assert f"{share:.1%} of the training text; that is much" in line
+    for part in ("val", "test"):
+        (line,) = [line for line in heard.lines if line.startswith(part)]
+        n = card["splits"][part]["documents"]
+        assert n < 20 and f" in {n} document{'s' * (n != 1)}: what is measured on less than 20,000 tokens or 5 documents" in line
+    many = write(tmp_path / "many", [story(i, 1000) for i in range(80)])
+    prepare(recipe.Data(corpus=many), BYTES, tmp_path / "enough", progress=kept)
+    assert kept.lines == []
 
 
 @pytest.mark.slow

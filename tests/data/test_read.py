@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from llmwright import recipe
 from llmwright.data import read, row_files
 from llmwright.data.pieces import lines, pieces
+from llmwright.data.row_files import HOW
 from llmwright.data.sources import list_source
 from llmwright.data.work import _documents
 from llmwright.errors import RequestError
@@ -228,16 +229,20 @@ def test_an_unreadable_file_is_named(tmp_path):
     ("a.txt.zst", b"no zstandard at all", "damaged compressed file"),
     ("a.json", b'[{"text": "a"}, {"text": ', "not valid JSON"),
     ("a.json", b'{"text": ', "not valid JSON"),
-    ("a.csv", b"id,body\n1,a\n", "no column 'text'; its columns are id, body"),
+    ("a.csv", b"id,body\n1,a\n", "no column 'text'; its columns are id, body" + HOW),
     ("a.parquet", b"PAR1 but not really", "not a parquet file"),
-    ("a.jsonl", b'{"body": "a", "n": 1}\n' * 3, "no row has text under 'text'; found body, n"),
-    ("a.json", b'[{"body": "a", "n": 1}]', "no row has text under 'text'; found body, n"),
+    ("a.jsonl", b'{"body": "a", "n": 1}\n' * 3, "no row has text under 'text'; found body, n" + HOW),
+    ("a.json", b'[{"body": "a", "n": 1}]', "no row has text under 'text'; found body, n" + HOW),
 ])
 def test_a_damaged_or_unfit_file_is_named(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(RequestError) as error:
         texts_of(tmp_path / name)
     assert name in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_wrong_text_key_says_how_to_name_the_right_one():
+    assert HOW == ": set data.text_key=NAME (llmwright prepare: --set text_key=NAME)"
 
 
 def test_unknown_python_source_and_hub_without_network_are_one_clear_line():

@@ -10,7 +10,7 @@ from data_case import EOT, VOCAB, make_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmwright.data.shards import DataDir, ShardWriter, open_split
+from llmwright.data.shards import DataDir, ShardWriter, Split, open_split
 from llmwright.errors import RequestError, WorkError
 
 documents = st.lists(st.lists(st.integers(1, 999), max_size=12), min_size=1, max_size=12)
@@ -134,6 +134,61 @@ def test_verify_finds_ids_and_documents_that_cannot_be(tmp_path):
     split.vocab_size, split.eot_id = 5000, 7
     with pytest.raises(RequestError, match="holds the id 5000, but the vocabulary has 5000"):
         split.verify()
+
+
+def test_verify_finds_document_starts_that_cannot_be(tmp_path):
+    make_split(tmp_path, {"a": [5, 6, 4]})
+    card = json.loads((tmp_path / "data.json").read_text())
+    (entry,) = card["splits"]["train"]["shards"]
+    docs = tmp_path / "train" / "a-00000.docs"
+    tokens = docs.with_suffix(".tokens").read_bytes()
+    for starts in ([0, 11, 5], [0, 5, 5], [5, 5, 11], [0, 5, 15], [0, -4, 11]):
+        docs.write_bytes(np.array([[start, 3] for start in starts], "<i8").tobytes())
+        entry["checksum"] = xxhash.xxh3_128_hexdigest(tokens + docs.read_bytes())
+        (tmp_path / "data.json").write_text(json.dumps(card))
+        with pytest.raises(RequestError, match="a-00000.docs: its document starts do not ascend"):
+            DataDir.open(tmp_path).verify(["train"])
+
+
+def test_what_was_verified_is_read_again_only_when_it_changed(tmp_path, monkeypatch):
+    make_split(tmp_path, {"a": [50, 60], "b": [40]})
+    read = []
+    real = Split.verify_shard
+    monkeypatch.setattr(Split, "verify_shard", lambda split, shard: read.append(shard.name) or real(split, shard))
+    for expected in (["a-00000.tokens", "b-00000.tokens"], []):
+        DataDir.open(tmp_path).verify(["train"])
+        assert read == expected
+        read.clear()
+    path = tmp_path / "train" / "b-00000.docs"
+    data = bytearray(path.read_bytes())
+    data[9] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(RequestError, match="b-00000.tokens: its checksum .with b-00000.docs. is not"):
+        DataDir.open(tmp_path).verify(["train"])
+    assert read == ["b-00000.tokens"]
+    with pytest.raises(RequestError, match="b-00000.tokens: its checksum"):  # a fault is not remembered as right
+        DataDir.open(tmp_path).verify(["train"])
+    (tmp_path / ".verified.json").write_text("[]")  # nor does a damaged memory matter
+    with pytest.raises(RequestError, match="b-00000.tokens: its checksum"):
+        DataDir.open(tmp_path).verify(["train"])
+
+
+def test_a_directory_that_cannot_be_written_is_verified_all_the_same(tmp_path):
+    make_split(tmp_path, {"a": [50, 60]})
+    (tmp_path / ".verified.json").mkdir()  # as good as no right to write, for root too
+    DataDir.open(tmp_path).verify(["train"])
+
+
+@pytest.mark.parametrize("splits, said", [
+    ({}, "no split train; it has none"), ({"train": {}}, "list of shards for the split train"),
+    ({"train": {"shards": {}}}, "list of shards"), ({"train": {"shards": [5]}}, "list of shards"),
+    ({"train": {"shards": [{}]}}, "a shard of train has no right file, source"), ([], "has no splits"),
+])
+def test_a_data_json_of_another_shape_is_one_line(tmp_path, splits, said):
+    (tmp_path / "data.json").write_text(json.dumps({"vocab_size": 5, "bos_id": 0, "splits": splits}))
+    with pytest.raises(RequestError, match=f"{tmp_path}.*{said}") as error:
+        DataDir.open(tmp_path).split("train")
+    assert "\n" not in str(error.value)
 
 
 def test_a_wrong_directory_or_split_is_named(tmp_path):

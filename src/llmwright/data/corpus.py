@@ -18,7 +18,7 @@ from ..progress import Progress
 from .dedup import repeated
 from .near import NearDuplicates
 from .read import batches
-from .sources import Listing
+from .sources import Listing, counted
 from .work import CleanTask
 from .workers import Workers
 
@@ -126,8 +126,9 @@ def _mark_duplicates(corpus: Corpus, data: recipe.Data, near: NearDuplicates | N
 def _nothing_left(corpus: Corpus, listings: list[Listing]) -> str:
     where = ", ".join(listing.path for listing in listings)
     counts = corpus.counts
-    lost = [f"{name} {counts[name]} documents ({counts[f'{name} bytes']:,} bytes)" for name in FILTERS if counts[name]]
+    lost = [f"{name} {counted(counts[name], 'document')} ({counted(counts[f'{name} bytes'], 'byte')})"
+            for name in FILTERS if counts[name]]
     lost += [f"{name}: {counts[name]}" for name in ("rows not JSON", "rows without text", "rows too long")
              if counts[name]]
-    lost += [f"{why}: {n} files" for listing in listings for why, n in listing.skipped.items()]
+    lost += [f"{why}: {counted(n, 'file')}" for listing in listings for why, n in listing.skipped.items()]
     return f"{where}: no document is left after cleaning; dropped by {'; '.join(lost) or 'nothing: there was no text'}"

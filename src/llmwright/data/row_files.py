@@ -16,6 +16,7 @@ from .pieces import BLOCK, lines, open_stream, read_up_to
 from .sources import File, Listing
 
 LONGEST_ROW = 32 << 20  # bytes; a row longer than this is left out and counted
+HOW = ": set data.text_key=NAME (llmwright prepare: --set text_key=NAME)"
 
 
 def _jsonl(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, str, bytes]]:
@@ -33,7 +34,7 @@ def _check_key(f: File, first: list[bytes], key: str) -> None:
     """A wrong `text_key` shows in the first rows, before hours of reading."""
     rows = [row for line in first if (row := _json_object(line)) is not None]
     if rows and not any(isinstance(row.get(key), str) for row in rows):
-        raise RequestError(f"{f.path}: no row has text under {key!r}; found {_known(list(rows[0]))} (source.text_key)")
+        raise RequestError(f"{f.path}: no row has text under {key!r}; found {_known(list(rows[0]))}{HOW}")
 
 
 def _json(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, str, str]]:
@@ -113,7 +114,7 @@ def _table(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, st
             elif key.isdigit() and int(key) < len(header):  # a table without a header: the column's number, from 0
                 column, first = int(key), [header]
             else:
-                raise RequestError(f"{f.path}: no column {key!r}; its columns are {_known(header)} (source.text_key)")
+                raise RequestError(f"{f.path}: no column {key!r}; its columns are {_known(header)}{HOW}")
             for rows in (first, reader):
                 for i, row in enumerate(rows):
                     if column < len(row):
@@ -136,7 +137,7 @@ def _parquet(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, 
             names = table.schema_arrow.names
             if listing.text_key not in names:
                 raise RequestError(
-                    f"{f.path}: no column {listing.text_key!r}; its columns are {_known(names)} (source.text_key)"
+                    f"{f.path}: no column {listing.text_key!r}; its columns are {_known(names)}{HOW}"
                 )
             number = 0
             for rows in table.iter_batches(batch_size=1024, columns=[listing.text_key]):
@@ -167,7 +168,7 @@ def texts_of(rows, name: str, key: str, counts: Counter, path: str | None = None
             first = first or row
     if not found and first is not None:
         keys = _known(list(first)) if isinstance(first, dict) else type(first).__name__
-        raise RequestError(f"{path or name}: no row has text under {key!r}; found {keys} (source.text_key)")
+        raise RequestError(f"{path or name}: no row has text under {key!r}; found {keys}{HOW}")
 
 
 def _known(names: list[str]) -> str:

@@ -9,15 +9,21 @@ too, and a split is read through one address space: source after source, shard a
 """
 
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
 from ..errors import RequestError
+from ..progress import Progress
 from .shard_writer import ShardWriter, token_dtype
 
 __all__ = ["DataDir", "ShardWriter", "SourceView", "Split", "open_split"]
+
+VERIFIED = ".verified.json"  # in a data directory: the shards that were found whole, as they were then
+_ENTRY = {"file": str, "source": str, "tokens": int, "documents": int, "bytes": int, "dtype": str, "checksum": str}
 
 
 class SourceView:
@@ -132,24 +138,38 @@ class Split:
 
     def verify(self) -> None:
         """Read everything once. Raises RequestError that names the first damaged file."""
-        for entry, tokens in zip(self._entries, self._tokens):
-            path = self.directory / entry["file"]
-            digest, highest, step = xxhash.xxh3_128(), 0, 1 << 22
-            for at in range(0, len(tokens), step):
-                chunk = tokens[at : at + step]
-                digest.update(chunk.data.cast("B"))
-                highest = max(highest, int(chunk.max()))
-            docs = np.fromfile(path.with_suffix(".docs"), "<i8").reshape(-1, 2)
-            digest.update(docs.data.cast("B"))
-            if digest.hexdigest() != entry["checksum"]:
-                raise RequestError(
-                    f"{path}: its checksum (with {path.with_suffix('.docs').name}) is not the one in data.json: "
-                    "it is damaged, prepare the data again"
-                )
-            if highest >= self.vocab_size:
-                raise RequestError(f"{path}: holds the id {highest}, but the vocabulary has {self.vocab_size}")
-            if (tokens[docs[:, 0]] != self.eot_id).any():
-                raise RequestError(f"{path}: a document does not begin with the end-of-text id {self.eot_id}")
+        for shard in self.shards():
+            self.verify_shard(shard)
+
+    def shards(self) -> list[Path]:
+        """The token file of each shard, in the order of the addresses."""
+        return [self.directory / entry["file"] for entry in self._entries]
+
+    def verify_shard(self, path: Path) -> None:
+        """Read one of `shards()` once. Raises RequestError that names the damaged file."""
+        number = self.shards().index(path)
+        entry, tokens = self._entries[number], self._tokens[number]
+        digest, highest, step = xxhash.xxh3_128(), 0, 1 << 22
+        for at in range(0, len(tokens), step):
+            chunk = tokens[at : at + step]
+            digest.update(chunk.data.cast("B"))
+            highest = max(highest, int(chunk.max()))
+        docs_path = path.with_suffix(".docs")
+        docs = np.fromfile(docs_path, "<i8").reshape(-1, 2)
+        digest.update(docs.data.cast("B"))
+        if digest.hexdigest() != entry["checksum"]:
+            raise RequestError(
+                f"{path}: its checksum (with {docs_path.name}) is not the one in data.json: "
+                "it is damaged, prepare the data again"
+            )
+        if highest >= self.vocab_size:
+            raise RequestError(f"{path}: holds the id {highest}, but the vocabulary has {self.vocab_size}")
+        first = docs[:, 0]
+        if len(first) and (first[0] != 0 or first[-1] >= len(tokens) or (np.diff(first) <= 0).any()):
+            raise RequestError(f"{docs_path}: its document starts do not ascend from 0 to the last of {len(tokens):,} "
+                               "tokens: prepare the data again")
+        if (tokens[first] != self.eot_id).any():
+            raise RequestError(f"{path}: a document does not begin with the end-of-text id {self.eot_id}")
 
 
 class DataDir:
@@ -168,8 +188,13 @@ class DataDir:
         path = Path(path).expanduser()
         try:
             card = json.loads((path / "data.json").read_text(encoding="utf-8"))
-            for name in ("vocab_size", "bos_id", "splits"):
-                card[name]
+            for name, kind in (("vocab_size", int), ("bos_id", int), ("splits", dict)):
+                if not isinstance(card[name], kind):
+                    raise TypeError
+            for part, split in card["splits"].items():
+                name = f"list of shards for the split {part}"
+                if not isinstance(split["shards"], list) or not all(isinstance(s, dict) for s in split["shards"]):
+                    raise TypeError
         except (FileNotFoundError, NotADirectoryError):
             raise RequestError(f"{path}: no data.json there; make one with llmwright prepare -o {path}") from None
         except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -182,11 +207,55 @@ class DataDir:
         """Raises RequestError when the split is unknown, empty, or a shard is missing, truncated or of another type."""
         splits = self.card["splits"]
         if name not in splits:
-            raise RequestError(f"{self.path}: there is no split {name}; it has {', '.join(splits)}")
+            raise RequestError(f"{self.path}: there is no split {name}; it has {', '.join(splits) or 'none'}")
         shards = splits[name]["shards"]
         if not shards:
             raise RequestError(f"{self.path}: the split {name} is empty: prepare more text, or a larger share for it")
+        for entry in shards:
+            wrong = [key for key, kind in _ENTRY.items() if not isinstance(entry.get(key), kind)]
+            if wrong:
+                raise RequestError(f"{self.path / 'data.json'}: a shard of {name} has no right {', '.join(wrong)}; "
+                                   "prepare the data again")
         return Split(self.path / name, shards, self.card["vocab_size"], self.card["bos_id"])
+
+    def verify(self, names: Iterable[str] = ("train", "val"), progress: Progress = Progress()) -> None:
+        """Read the shards of these splits and compare them with `data.json`.
+
+        What was found whole is remembered in `.verified.json`, where it can be written, with each file's size, time
+        and inode: while these stay, it is not read again. Raises RequestError that names the damaged file.
+        """
+        known = self._verified()
+        shards = [(f"{name}/{shard.name}", split, shard, _stamp(shard))
+                  for name in names for split in [self.split(name)] for shard in split.shards()]
+        new = [entry for entry in shards if known.get(entry[0]) != entry[3]]
+        if not new:
+            return
+        with progress.task("checking the data", sum(stamp[0] for *_, stamp in new), "B") as task:
+            for name, split, shard, stamp in new:
+                split.verify_shard(shard)
+                known[name] = stamp
+                task.advance(stamp[0])
+        text = json.dumps({"fingerprint": self.fingerprint, "shards": known})
+        beside = self.path / f"{VERIFIED}.{os.getpid()}"
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(self.path / VERIFIED)
+        except OSError:
+            pass  # a directory that is only read is read again
+
+    def _verified(self) -> dict[str, list[int]]:
+        """The stamps of the shards that were found whole for this very data.json."""
+        try:
+            found = json.loads((self.path / VERIFIED).read_text(encoding="utf-8"))
+            return dict(found["shards"]) if found["fingerprint"] == self.fingerprint else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+
+def _stamp(shard: Path) -> list[int]:
+    """What changes when either file of a shard is written to or replaced."""
+    files = [shard.stat(), shard.with_suffix(".docs").stat()]
+    return [number for s in files for number in (s.st_size, s.st_mtime_ns, s.st_ino)]
 
 
 def open_split(data_dir: str | Path, name: str) -> Split:

@@ -10,7 +10,8 @@ import os
 import platform
 import stat
 import sysconfig
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Listing:
     files: list[File] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_names: list[str] = field(default_factory=list)
+    other_kinds: Counter = field(default_factory=Counter)  # by ending, "" for none
 
     @property
     def bytes(self) -> int | None:
@@ -58,8 +60,19 @@ class Listing:
     def skip(self, why: str, name: str) -> None:
         """Count a file that is left out; the first few are kept by name for the summary."""
         self.skipped[why] = self.skipped.get(why, 0) + 1
-        if len(self.skipped_names) < 20 and why != "other kinds":
+        if why == "other kinds":
+            self.other_kinds[Path(name).suffix.lower()] += 1
+        elif len(self.skipped_names) < 20:
             self.skipped_names.append(f"{name}: {why}")
+
+    def other_kinds_line(self) -> str | None:
+        """What a person should know of the folder's files that are no text for us; None when there are none."""
+        if not self.other_kinds:
+            return None
+        endings = [ending or "no ending" for ending, _ in self.other_kinds.most_common(6)]
+        more = ", …" if len(self.other_kinds) > len(endings) else ""
+        files = counted(self.other_kinds.total(), "file")
+        return f"{self.path}: {files} of other kinds left out ({', '.join(endings)}{more})"
 
     def fingerprint(self) -> str:
         """Changes when a file is added, removed, renamed or written to."""
@@ -70,6 +83,11 @@ class Listing:
         for f in self.files:
             digest.update(repr((f.name, f.size, f.mtime_ns)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
+
+
+def counted(n: int, noun: str) -> str:
+    """1 document, 2 documents."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def python_topics() -> dict[str, str]:
@@ -87,8 +105,8 @@ def kind_of(name: str) -> str:
     return next((suffix for suffix in TEXT + ROWS if name.endswith(suffix)), "")
 
 
-def list_source(name: str, path: str, text_key: str = "text", exclude: Path | None = None) -> Listing:
-    """The files of the source `name` at `path`. Files under `exclude` (the output) are not part of a corpus.
+def list_source(name: str, path: str, text_key: str = "text", exclude: Collection[Path] = ()) -> Listing:
+    """The files of the source `name` at `path`. Files under one of `exclude` (the output) are not part of a corpus.
 
     Raises RequestError for a path that is missing, empty, unreadable, or no corpus.
     """
@@ -101,8 +119,8 @@ def list_source(name: str, path: str, text_key: str = "text", exclude: Path | No
         return listing
     if path == "python:stdlib":
         root = Path(sysconfig.get_path("stdlib"))
-        listing.files = [f for f in _walk(root, listing, None, _NOT_STDLIB) if _is_stdlib_text(f)]
-        listing.skipped, listing.skipped_names = {}, []
+        listing.files = [f for f in _walk(root, listing, (), _NOT_STDLIB) if _is_stdlib_text(f)]
+        listing.skipped, listing.skipped_names, listing.other_kinds = {}, [], Counter()
         if not listing.files:
             raise RequestError(f"python:stdlib: no Python sources under {root}; name a folder of text instead")
         return listing
@@ -126,7 +144,7 @@ def list_source(name: str, path: str, text_key: str = "text", exclude: Path | No
             os.listdir(root)
         except OSError as error:
             raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
-        listing.files = list(_walk(root, listing, exclude and exclude.resolve(), set()))
+        listing.files = list(_walk(root, listing, exclude, set()))
         if not listing.files:
             raise RequestError(
                 f"{path}: no text in this folder; files of these kinds are read: {' '.join(TEXT + ROWS)} and .gz, .zst"
@@ -137,15 +155,15 @@ def list_source(name: str, path: str, text_key: str = "text", exclude: Path | No
     return listing
 
 
-def _walk(root: Path, listing: Listing, exclude: Path | None, leave_out: set[str]) -> Iterator[File]:
+def _walk(root: Path, listing: Listing, exclude: Collection[Path], leave_out: set[str]) -> Iterator[File]:
     """Files of the known kinds below `root`, in sorted order; the others are counted."""
+    base, excluded = root.resolve(), {path.resolve() for path in exclude}
     for folder, folders, names in os.walk(root, onerror=lambda e: listing.skip("unreadable", str(e.filename))):
         here = Path(folder)
         folders[:] = sorted(d for d in folders if not d.startswith(".") and d not in leave_out)
-        if exclude:  # also the unfinished and replaced copies beside it
-            near = (exclude.name, f"{exclude.name}.tmp-", f"{exclude.name}.old-")
-            at = here.resolve() == exclude.parent
-            folders[:] = [d for d in folders if not (at and (d == near[0] or d.startswith(near[1:])))]
+        if excluded:  # links to folders are not followed, so below `base` a path is its own resolution
+            at = base / here.relative_to(root)
+            folders[:] = [d for d in folders if at / d not in excluded]
         for name in sorted(n for n in names if not n.startswith(".")):
             kind, path = kind_of(name), here / name
             relative = path.relative_to(root).as_posix()
@@ -171,4 +189,4 @@ def _is_stdlib_text(f: File) -> bool:
 
 
 def _left_out(listing: Listing) -> str:
-    return f" ({', '.join(f'{n} {why}' for why, n in listing.skipped.items())} left out)" if listing.skipped else ""
+    return f" ({', '.join(f'{n:,} {why}' for why, n in listing.skipped.items())} left out)" if listing.skipped else ""
