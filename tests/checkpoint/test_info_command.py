@@ -42,6 +42,20 @@ def test_a_model(model_dir, capsys):
     assert any(f"{count:,}" in line for line in lines)
 
 
+def test_a_model_whose_tokenizer_cannot_be_used(model_dir, capsys):
+    assert answer(capsys, model_dir)[0]["tokenizer_fault"] is None
+    file = model_dir / "tokenizer.json"
+    whole = file.read_text()
+    more = json.loads(whole)
+    more["model"]["vocab"]["unheard"] = TOKENIZER.vocab_size
+    for content, said in ((whole[:-20], "not valid JSON"), ('{"a": 1}', "no model.vocab"),
+                          (json.dumps(more), "more than the model's")):
+        file.write_text(content)
+        found, lines = answer(capsys, model_dir)
+        (line,) = [line for line in lines if line.startswith("tokenizer ")]
+        assert "tokenizer.json, which cannot be used: " in line and said in line and said in found["tokenizer_fault"]
+
+
 def test_a_run(model_dir, tmp_path, capsys):
     run_dir = tmp_path / "run"
     (run_dir / "checkpoints" / "step-9").mkdir(parents=True)

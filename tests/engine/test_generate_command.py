@@ -1,6 +1,8 @@
 """`llmwright generate`: the text on stdout, nothing else there; what is wrong in one line and exit code 2."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from small import model, tokenizer
@@ -48,13 +50,20 @@ def test_a_seed_that_was_not_given_is_told_and_gives_the_text_again(model_dir, c
 @pytest.mark.parametrize("arguments, said", [
     (["x", "--top-p", "0"], "top_p"), (["x", "--temperature", "-1"], "temperature"), (["x", "--n", "0"], "--n"),
     (["x", "--max-tokens", "0"], "max_tokens"), (["x " * 100], "context"), (["x", "--dtype", "int8"], "dtype"),
-    (["x", "--stop", ""], "stop string"), (["x", "--tempo", "1"], "--tempo"),
+    (["x", "--stop", ""], "stop string"), (["x", "--device", "foo"], "device 'foo'"), (["x", "--tempo", "1"], "--tempo"),
 ])
 def test_a_wrong_request_is_one_line_and_exit_code_2(model_dir, capsys, arguments, said):
     assert run(["generate", model_dir, *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and said in err and "Traceback" not in err
     assert len(err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("command", [["generate", "nowhere", "x"], ["eval", "nowhere"], ["info", "nowhere"]])
+def test_a_path_that_is_not_there_is_said_before_torch_is_loaded(tmp_path, command):
+    code = f"import sys; from llmwright.cli import run; code = run({command}); sys.exit(99 if 'torch' in sys.modules else code)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "llmwright: nowhere: no such file or directory\n")
 
 
 def test_no_model_there(tmp_path, capsys):

@@ -61,6 +61,12 @@ def test_the_coldest_and_the_narrowest_sampling_are_greedy():
         assert torch.equal(sample(x, sampling, torch.Generator().manual_seed(0)), x.argmax(-1))
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-50, 1e-38, 9e-6, 1e-5])
+def test_a_temperature_next_to_nothing_is_greedy(temperature):
+    x = logits(20, 50, 4)
+    assert torch.equal(sample(x, Sampling(temperature), torch.Generator().manual_seed(0)), x.argmax(-1))
+
+
 def test_a_row_with_its_own_generator_does_not_see_its_neighbours():
     x = logits(3, 40, 2)
 

@@ -59,6 +59,29 @@ def test_the_table_names_each_perplexity(model_dir, tmp_path, capsys):
     assert "scoring" in err and "scoring" not in out
 
 
+def test_a_perplexity_without_bounds_is_inf_and_in_json_null(model_dir, tmp_path, capsys, monkeypatch):
+    from llmwright.evals import perplexity
+
+    real = perplexity.figures
+    monkeypatch.setattr(perplexity, "figures", lambda nats, *counts: real(1e6 * nats, *counts))
+    (tmp_path / "a.txt").write_text("one two three\n" * 10)
+    got = answer(capsys, model_dir, "--text", tmp_path / "a.txt")
+    assert all(got[f"perplexity_per_{what}"] is None for what in ("token", "word", "byte")) and got["bits_per_byte"] > 1e6
+    assert run(["eval", str(model_dir), "--text", str(tmp_path / "a.txt")]) == 0
+    assert "perplexity per byte    inf" in capsys.readouterr().out
+
+
+def test_a_damaged_shard_is_named_and_not_scored(model_dir, split, tmp_path, capsys):
+    shutil.copytree(split.directory.parent, tmp_path / "data")
+    shard = next((tmp_path / "data" / "test").glob("*.tokens"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    assert run(["eval", str(model_dir), "--data", str(tmp_path / "data")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"{shard}: its checksum" in err
+
+
 def test_wrong_requests(model_dir, split, tmp_path, capsys):
     files = {"latin.txt": "Größe".encode("latin-1"), "binary.txt": b"a\0b", "empty.txt": b""}
     for name, content in files.items():
@@ -75,6 +98,7 @@ def test_wrong_requests(model_dir, split, tmp_path, capsys):
         ([], "say what to score"),
         (["--data", tmp_path / "data"], "another tokenizer"),
         (["--data", split.directory.parent, "--split", "tset"], "no split tset"),
+        (["--data", split.directory.parent, "--device", "foo"], "device 'foo'"),
         (["--data", split.directory.parent, "--context", "9999"], "context 9999"),
         (["--data", split.directory.parent, "--tokens", "0"], "--tokens 0"),
         (["--data", split.directory.parent, "--text", "x"], "not both"),

@@ -11,9 +11,7 @@ from ..progress import amount, clock
 
 def describe(path: str | Path) -> dict:
     """`{"kind": "model" | "run" | "data" | "tokenizer", "path": …, …}`. Raises RequestError when it is none of them."""
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise RequestError(f"{path}: no such file or directory")
+    path = existing(path)
     if path.is_dir():
         if (path / "config.json").is_file():
             return _model(path)
@@ -38,6 +36,14 @@ def describe(path: str | Path) -> dict:
         ) from None
 
 
+def existing(path: str | Path) -> Path:
+    """`path`, its ~ expanded. Raises RequestError when nothing is there."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise RequestError(f"{path}: no such file or directory")
+    return path
+
+
 def _model(path: Path) -> dict:
     from ..checkpoint.directory import load_config
     from ..plan.parameters import parameters
@@ -55,8 +61,21 @@ def _model(path: Path) -> dict:
         "vocab_size": config.vocab_size, "tied": config.tie_embeddings,
         "dtype": "+".join(name for name, _ in dtypes.most_common()) or None,
         "bytes": sum(file.stat().st_size for file in files), "files": [file.name for file in files],
-        "tokenizer": (path / "tokenizer.json").is_file(),
+        "tokenizer": (path / "tokenizer.json").is_file(), "tokenizer_fault": _tokenizer_fault(path, config.vocab_size),
     }
+
+
+def _tokenizer_fault(path: Path, vocab_size: int) -> str | None:
+    """What is wrong with a model's tokenizer, None when it is right or not there."""
+    from ..tokens.load import load
+
+    if not (path / "tokenizer.json").is_file():
+        return None
+    try:
+        size = load(path).vocab_size
+    except RequestError as error:
+        return str(error).removeprefix(f"{path / 'tokenizer.json'}: ")
+    return f"{size:,} tokens, more than the model's {vocab_size:,}" if size > vocab_size else None
 
 
 def _dtypes(file: Path) -> dict[str, int]:
@@ -180,6 +199,9 @@ def lines(found: dict) -> list[tuple[str, str]]:
 def _model_lines(m: dict) -> list[tuple[str, str]]:
     parts = ", ".join(f"{name.replace('_', '-')} {n:,}" for name, n in m["parts"].items() if n)
     size = f"{amount(m['bytes'], 'B')} in {len(m['files'])} file{'s' * (len(m['files']) != 1)}, {m['dtype']}"
+    tokenizer = "tokenizer.json" if m["tokenizer"] else "none in this directory"
+    if m["tokenizer_fault"]:
+        tokenizer += f", which cannot be used: {m['tokenizer_fault']}"
     return [
         ("family", m["family"]),
         ("parameters", f"{m['parameters']:,}"),
@@ -189,7 +211,7 @@ def _model_lines(m: dict) -> list[tuple[str, str]]:
         ("context", f"{m['context']:,} tokens"),
         ("vocabulary", f"{m['vocab_size']:,}, head {'tied to the embedding' if m['tied'] else 'of its own'}"),
         ("weights", size if m["files"] else "none: no safetensors file"),
-        ("tokenizer", "tokenizer.json" if m["tokenizer"] else "none in this directory"),
+        ("tokenizer", tokenizer),
     ]
 
 
@@ -221,7 +243,7 @@ def _data_lines(d: dict) -> list[tuple[str, str]]:
     if len(d["sources"]) > 6:
         out.append(("", f"and {len(d['sources']) - 6} more"))
     for name, s in d["splits"].items():
-        out.append((name, f"{s['documents']:,} documents, {s['tokens']:,} tokens, {amount(s['bytes'], 'B')}"))
+        out.append((name, f"{s['documents']:,} document{'s' * (s['documents'] != 1)}, {s['tokens']:,} tokens, {amount(s['bytes'], 'B')}"))
     text = sum(s["bytes"] for s in d["splits"].values())
     tokens = sum(s["tokens"] for s in d["splits"].values())
     kind = f"{d['tokenizer']}, " if d["tokenizer"] else ""

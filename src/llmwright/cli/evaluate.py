@@ -1,5 +1,6 @@
 """`llmwright eval MODEL`"""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -18,18 +19,20 @@ def evaluate(
     tokens: Annotated[int | None, typer.Option(help="Only about so many tokens of the split, spread evenly.")] = None,
     batch: Annotated[int, typer.Option(help="Rows at a time.")] = 16,
     dtype: Annotated[str, typer.Option(help="What to compute in: float32 or bfloat16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
 ) -> None:
     """How well a model predicts text: bits per byte, and perplexity per token, word and byte."""
     from ..errors import RequestError
     from ..progress import console
+    from .describe import existing
 
     for name, value in (("--batch", batch), ("--tokens", tokens)):
         if value is not None and value < 1:
             raise RequestError(f"{name} {value}: it must be at least 1")
     if data and text:
         raise RequestError("give --data or --text, not both")
+    existing(model)  # before the seconds that PyTorch takes to load
     if not data and not text:
         if not (Path(model).expanduser() / "data" / "data.json").is_file():
             raise RequestError(f"{model}: no data directory in it; say what to score: --data DIR or --text FILE")
@@ -39,19 +42,23 @@ def evaluate(
     texts = [_read(Path(name).expanduser()) for name in text or []]
 
     from ..data.shards import DataDir
+
+    opened = DataDir.open(data) if data else None
+
     from ..engine.language_model import load
     from ..evals.perplexity import evaluate_split, evaluate_texts
+    from ..train.machine import pick_device
 
-    loaded = load(model, dtype=dtype, device=device)
+    loaded = load(model, dtype=dtype, device=str(pick_device(device)))
     options = dict(context=context, stride=stride, batch=batch, progress=console())
-    if data:
-        opened = DataDir.open(data)
+    if opened:
         fingerprint = opened.card.get("tokenizer", {}).get("fingerprint")
         if fingerprint not in (None, loaded.tokenizer.fingerprint):
             raise RequestError(
                 f"{data}: prepared with another tokenizer than {loaded.path} has; score plain text (--text FILE), or "
                 "prepare the data with the model's tokenizer (tokenizer.path)"
             )
+        opened.verify([split])
         result = evaluate_split(loaded.model, loaded.tokenizer, opened.split(split), max_tokens=tokens, **options)
         what = f"{data} ({split})"
     else:
@@ -62,7 +69,9 @@ def evaluate(
     if json:
         from json import dumps
 
-        print(dumps(result, ensure_ascii=False))
+        # JSON has no infinity
+        finite = {key: None if value == math.inf else value for key, value in result.items()}
+        print(dumps(finite, ensure_ascii=False, allow_nan=False))
     else:
         print(_table(result))
 

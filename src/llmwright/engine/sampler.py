@@ -14,11 +14,14 @@ from torch import Tensor
 from ..errors import RequestError, WorkError
 
 
+COLDEST = 1e-5  # below, logits over the temperature leave float32's range, and the choice is greedy anyway
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen.
 
-    `temperature` 0 is greedy: the most likely token, and the rest is ignored. `top_k` keeps the k most likely tokens
+    `temperature` 0 (and anything below 1e-5) is greedy: the most likely token, and the rest is ignored. `top_k` keeps the k most likely tokens
     (0: all), `top_p` the fewest tokens whose probabilities reach p (1: all), `min_p` those at least this share as
     likely as the most likely one (0: all). The same `seed` gives the same text; None draws a new one.
     Raises RequestError for a value outside its range.
@@ -41,13 +44,17 @@ class Sampling:
             if not allowed:
                 raise RequestError(f"{name} {getattr(self, name)} is not allowed: it must be {right}")
 
+    @property
+    def greedy(self) -> bool:
+        return self.temperature < COLDEST
+
 
 GREEDY = Sampling(temperature=0.0)
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """`logits` (B, V) float32 → (B, V) float32: what `sample` draws from. Not for temperature 0."""
-    # shifted before the division, so that a tiny temperature gives the greedy choice and not inf - inf
+    """`logits` (B, V) float32 → (B, V) float32: what `sample` draws from. Not for a greedy choice."""
+    # shifted before the division, so that a small temperature gives the greedy choice and not inf - inf
     scores = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
     if 0 < sampling.top_k < scores.shape[-1]:
         least = scores.topk(sampling.top_k, dim=-1).values[:, -1:]
@@ -72,7 +79,7 @@ def sample(
     """
     if not logits.amax(-1).isfinite().all():  # amax hands NaN on
         raise WorkError("the model gives logits that are not finite: its weights are damaged or its training diverged")
-    if sampling.temperature == 0:
+    if sampling.greedy:
         return logits.argmax(-1)
     if isinstance(generator, torch.Generator) or generator is None:
         u = torch.rand(len(logits), 1, dtype=torch.float64, generator=generator)

@@ -64,7 +64,7 @@ def figures(nats: float, tokens: int, n_bytes: float | None, n_words: float | No
         "bits_per_byte": bits,
         "perplexity_per_token": _exp(nats / tokens),
         "perplexity_per_word": _exp(nats / n_words) if n_words else None,
-        "perplexity_per_byte": 2**bits if bits is not None else None,
+        "perplexity_per_byte": _exp(nats / n_bytes) if n_bytes else None,
         "tokens": tokens,
         "bytes": n_bytes and round(n_bytes),
         "words": n_words and round(n_words),
@@ -72,6 +72,7 @@ def figures(nats: float, tokens: int, n_bytes: float | None, n_words: float | No
 
 
 def _exp(x: float) -> float:
+    """e to the x; inf beyond float64, which a damaged model's perplexity may be."""
     return math.exp(x) if x < 700 else math.inf
 
 
