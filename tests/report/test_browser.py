@@ -77,6 +77,18 @@ def test_the_slider_shows_one_step_at_a_time(page):
     assert page.locator(".sample:visible").count() == 1
 
 
+def test_the_last_step_has_its_label_on_every_axis_of_steps(page):
+    shown = """name => [...document.querySelectorAll(`#${name} .xtick text`)]
+        .filter(t => getComputedStyle(t).display !== "none" && getComputedStyle(t).opacity !== "0").map(t => t.textContent)"""
+    for name in ("loss", "lr", "speed", "grad"):
+        assert page.evaluate(shown, name)[-1] in ("1500", "1,500"), name
+
+
+def test_a_long_command_is_whole_on_a_phone(page):
+    page.set_viewport_size({"width": 360, "height": 900})
+    assert page.evaluate("[...document.querySelectorAll('.command code')].every(c => c.scrollWidth <= c.clientWidth)")
+
+
 def test_the_loss_changes_unit_and_axis(page):
     ticks = page.locator("#loss .ytick").all_inner_texts()
     page.click("button:text('bits per byte')")

@@ -11,6 +11,9 @@ from llmwright.errors import RequestError, WorkError
 from llmwright.report import datacard, write_report
 from llmwright.report.costs import costs, difference
 from llmwright.report.datacard import waterfall
+from llmwright.report.figures import duration, moment, percent
+from llmwright.report.summary import longer, next_steps
+from llmwright.report.text import tail
 from llmwright.report.tokenizer import cut, load
 
 INPUTS = ("metrics.jsonl", "samples.jsonl", "eval.json", "data/data.json", "data/tokenizer/tokenizer.json", "recipe.yaml")
@@ -24,7 +27,7 @@ def words(page: str) -> str:
 
 def test_the_figures_of_the_run_are_on_the_page(report):
     text = words(report.read_text("utf-8"))
-    for figure in ("0.987", "10.2", "62 %", "3:53", "52,852", "861 MB", "5.25M-parameter Qwen3-style", "−7 %", "+8 %"):
+    for figure in ("0.987", "10.2", "62%", "3:53", "52,852", "861.0 MB", "5.25M-parameter Qwen3-style", "−7.4%", "+8.1%"):
         assert figure in text, figure
     assert "could not be shown" not in text and "This run has no" not in text
 
@@ -94,7 +97,62 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 
 
 def test_the_difference_is_in_percent_of_the_plan():
-    assert difference(200, 210) == "+5 %" and difference(200, 150) == "−25 %" and difference(200, 200.4) == "as planned"
+    assert difference(200, 210) == "+5.0%" and difference(200, 150) == "−25%" and difference(200, 200.4) == "as planned"
+
+
+def test_a_kind_of_figure_has_one_format(report):
+    assert [percent(s) for s in (0, 0.062, 0.0996, 0.406, 1)] == ["0%", "6.2%", "10%", "41%", "100%"]
+    assert duration(28.4) == "28 s" and duration(197) == "3:17"
+    assert moment("2026-11-22T09:37:05+0000") == "22 November 2026, 09:37 UTC" and moment("yesterday") == "yesterday"
+    text = words(report.read_text("utf-8"))
+    assert not re.search(r"\d %|\d(MB|KB|GB)\b", text) and "without writing this report" in text
+
+
+def test_twice_as_long_doubles_whichever_limit_ended_the_run():
+    assert longer({"steps": 400, "max_minutes": 3.5, "epochs": None}) == "train.steps=800 train.max_minutes=7"
+    assert longer({"max_minutes": 4}) == "train.max_minutes=8"
+    assert longer({"steps": 1_234_567}) == "train.steps=2469134"
+
+
+def test_commands_name_another_run_and_the_program_as_it_is_called_here(tmp_path, monkeypatch):
+    monkeypatch.setattr("llmwright.report.summary.command_name", lambda: ".venv/bin/llmwright")
+    recipe = {"name": "demo", "out": "runs/a b", "train": {"steps": 10}}
+    commands = [step["command"] for step in next_steps(tmp_path, recipe, {"state": "finished"})]
+    assert all(command.startswith((".venv/bin/llmwright ", "python -c")) for command in commands)
+    assert commands[1].endswith("name=demo-longer train.steps=20 out='runs/a b-longer'")
+    early = [step["command"] for step in next_steps(tmp_path, recipe, {"state": "early"})]
+    assert early == [commands[0], *commands[2:]]  # its loss had stopped falling: no reason to go on
+
+
+def test_a_card_begins_with_the_last_lines_of_its_prompt(run):
+    assert tail("a\nb\n\nc\n\n\nd\n\n") == "b\n\nc\n\n\nd\n\n" and tail("short\n") == "short\n" and tail("") == ""
+    assert tail("x" * 5000) == "x" * 240
+    scores = json.loads((run / "eval.json").read_text())
+    long = {"prompt": "".join(f"line_{n} = {n}\n" for n in range(90)), "text": "its_own = 1\n", "parses": True}
+    (run / "eval.json").write_text(json.dumps({**scores, "checked": [long]}))
+    text = words(write_report(run).read_text("utf-8"))
+    assert "… line_87 = 87 line_88 = 88 line_89 = 89 its_own = 1" in text and "line_86" not in text
+
+
+def test_what_was_taken_once_has_no_slider_and_is_said(run):
+    last = (run / "samples.jsonl").read_text().splitlines()[-1]
+    (run / "samples.jsonl").write_text(last + "\n")
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.5}\n{"step": 2, "val_loss": 2.75}\n')
+    page = write_report(run).read_text("utf-8")
+    text = words(page)
+    assert "Move the slider" not in text and 'type="range"' not in page and "at step 1,500. Samples were taken once" in text
+    assert "Validation was measured once: 2.750 at step 2" in text
+
+
+def test_a_source_shows_what_was_kept_and_its_tokens_are_of_that():
+    part = {"documents": 3, "bytes": 600, "tokens": 200}
+    card = {"sources": {"topics": {"path": "python:topics", "files": 0, "bytes": 5000}},
+            "splits": {name: {"sources": {"topics": part}} for name in ("train", "val")}}
+    (row,) = datacard._sources(card)
+    assert row["files"] == "" and row["documents"] == "6 documents" and row["read"] == "5.0 KB"
+    assert row["kept"] == "1.2 KB" and row["tokens"] == "400" and row["per_token"] == "3.00 bytes each"
+    (row,) = datacard._sources({**card, "split": {"rule": "tail"}})  # each document has a piece in either
+    assert row["documents"] == "3 documents" and row["kept"] == "1.2 KB"
 
 
 def test_a_plan_without_a_result_stands_alone(run):

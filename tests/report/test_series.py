@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmwright.report.curves import loss_figure, training
+from llmwright.report.curves import _log_ticks, _steps_axis, loss_figure, training
 from llmwright.report.inputs import Missing, read_lines
 from llmwright.report.series import column, smooth, thin
 
@@ -71,6 +71,26 @@ def test_growing_batches_are_marked_where_they_grew():
     layout = loss_figure(lines)["layout"]
     assert [shape["x0"] for shape in layout["shapes"]] == [3]
     assert layout["annotations"][0]["text"] == "4 × 128 tokens"
+
+
+@given(st.integers(1, 10**7))
+def test_an_axis_of_steps_has_a_few_round_ticks(last):
+    axis = _steps_axis(last)
+    assert axis["dtick"] == int(axis["dtick"]) and 1 <= last / axis["dtick"] <= 5
+    assert last < 5 or last / axis["dtick"] >= 2 - 1e-9
+
+
+@given(st.floats(1e-6, 1e3), st.floats(10, 1e9))
+def test_a_logarithmic_axis_has_more_than_one_tick_and_few(low, factor):
+    ticks = _log_ticks(low, low * factor)["tickvals"]
+    assert 2 <= len(ticks) <= 8 and all(low <= tick <= low * factor for tick in ticks)
+    assert _log_ticks(low, low * 9) is None and _log_ticks(0, 1) is None
+
+
+def test_a_single_measurement_is_a_mark_and_not_a_line_without_length():
+    figure = loss_figure([{"step": 1, "loss": 3.0}, {"step": 1, "val_loss": 2.9}])
+    assert all("markers" in trace["mode"] for trace in figure["data"])
+    assert figure["best"] == {"step": 1, "loss": 2.9, "only": True}
 
 
 def test_metrics_without_a_loss_are_missing_not_an_empty_plot():

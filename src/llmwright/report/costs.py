@@ -3,7 +3,8 @@
 import math
 from pathlib import Path
 
-from ..progress import amount, clock
+from ..progress import amount
+from .figures import duration, percent
 from .inputs import Missing, or_empty, read_json
 from .series import number
 
@@ -15,7 +16,7 @@ def shares(parts: dict, unit: str = "") -> dict:
     whole = sum(sizes.values())
     if not whole:
         raise Missing("The parts are not known.")
-    show = clock if unit == "s" else lambda value: amount(value, unit)
+    show = duration if unit == "s" else lambda value: amount(value, unit)
     pieces = [
         {"name": name.replace("_", " "), "share": size / whole, "text": show(size)}
         for name, size in sorted(sizes.items(), key=lambda item: -item[1])
@@ -24,9 +25,9 @@ def shares(parts: dict, unit: str = "") -> dict:
 
 
 def difference(planned: float, measured: float) -> str:
-    """How far the measurement lies from the plan, in whole percent of the plan."""
-    percent = 100 * (measured - planned) / planned
-    return f"{percent:+.0f} %".replace("-", "−") if round(percent) else "as planned"
+    """How far the measurement lies from the plan, in percent of the plan; half a percent is as planned."""
+    share = (measured - planned) / planned
+    return percent(share, signed=True) if abs(share) > 0.005 else "as planned"
 
 
 def _row(label, planned, measured, show) -> dict | None:
@@ -54,18 +55,18 @@ def costs(run: Path) -> dict:
     rate = plan.get("tokens_per_second") or (tokens / seconds if seconds > 0 else None)
     memory = plan.get("memory") if isinstance(plan.get("memory"), dict) else {}
     rows = [
-        _row("Training time", seconds, result.get("seconds"), clock),
+        _row("Training time", seconds, result.get("seconds"), duration),
         _row("Peak memory", memory.get("total"), result.get("peak_memory"), lambda v: amount(v, "B")),
         _row("Tokens/s", rate, result.get("tokens_per_second"), lambda v: f"{v:,.0f}"),
         _row("Tokens seen", tokens, result.get("tokens"), lambda v: amount(v, "")),
     ]
     bars = []
-    for label, parts, unit in (
-        ("Parameters", plan.get("parameters"), ""),
-        ("Planned memory", memory, "B"),
-        ("Time by stage", result.get("stages"), "s"),
+    for label, note, parts, unit in (
+        ("Parameters", "", plan.get("parameters"), ""),
+        ("Planned memory", "", memory, "B"),
+        ("Time by stage", "without writing this report", result.get("stages"), "s"),
     ):
         if isinstance(parts, dict) and any(number(v) > 0 for v in parts.values()):
-            bars.append({"label": label, **shares(parts, unit)})
+            bars.append({"label": label, "note": note, **shares(parts, unit)})
     return {"rows": [row for row in rows if row], "bars": bars, "device": plan.get("device"),
             "flops": number(plan.get("flops")), "has_plan": bool(plan), "has_result": bool(result)}

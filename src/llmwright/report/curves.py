@@ -17,11 +17,31 @@ LN2 = math.log(2)
 def _line(x, y, name, colour, *, width=2.0, digits=5, **more) -> dict:
     """A thinned line. Values are rounded to what can be seen: the page stays small."""
     keep = thin(y)
+    alone = {"mode": "markers", "cliponaxis": False, "marker": {"color": colour, "size": 7}} if len(keep) == 1 else {}
     return {
         "type": "scatter", "mode": "lines", "name": name,
         "x": x[keep].astype(int).tolist(), "y": [float(f"{v:.{digits}g}") for v in y[keep]],
-        "line": {"color": colour, "width": width}, **more,
+        "line": {"color": colour, "width": width}, **more, **alone,
     }
+
+
+def _steps_axis(last: float, most: int = 5) -> dict:
+    """A linear axis over all steps with 2 to `most` intervals between its ticks, in round numbers from zero."""
+    rough = max(last, 1) / most
+    decade = 10 ** math.floor(math.log10(rough))
+    apart = next(n * decade for n in (1, 2, 2.5, 5, 10) if n * decade >= rough)
+    return {"range": [0, float(last)], "tick0": 0, "dtick": max(1, math.ceil(apart))}
+
+
+def _log_ticks(low: float, high: float) -> dict | None:
+    """Ticks for a logarithmic axis: 1, 2, 5 over one or two decades, powers of ten over more; None below a factor 10."""
+    if low <= 0 or high < 10 * low:
+        return None
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = max(1, len(decades) // 5)
+    digits = (1, 2, 5) if high < 100 * low else (1,)
+    ticks = [n * 10.0**d for d in decades[::every] for n in digits if low <= n * 10.0**d <= high]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _window(points: int) -> int:
@@ -40,7 +60,10 @@ def _train_and_val(train, val, unit: str, name: str) -> list[dict]:
         traces.append(_line(x, smooth(y, _window(len(y))), "train", "var(--train)", hovertemplate=hover))
     if len(val[0]):
         marks = {"mode": "lines+markers", "cliponaxis": False, "marker": {"color": "var(--val)", "size": 6}}
-        traces.append(_line(*val, "validation", "var(--val)", hovertemplate=hover, **marks))
+        line = _line(*val, "validation", "var(--val)", hovertemplate=hover, **marks)
+        if len(val[0]) == 1:  # no line leads to it: drawn to be seen beside the training loss
+            line["marker"] = {"color": "var(--val)", "size": 13, "line": {"color": "var(--paper)", "width": 2}}
+        traces.append(line)
     return [{**trace, "meta": name} for trace in traces]
 
 
@@ -79,10 +102,10 @@ def loss_figure(lines: list[dict]) -> dict:
     best = None
     if len(val[0]):
         at = int(np.argmin(val[1]))
-        best = {"step": int(val[0][at]), "loss": float(val[1][at])}
+        best = {"step": int(val[0][at]), "loss": float(val[1][at]), "only": len(val[0]) == 1}
     last = max(series[0][-1] for series in (train, val) if len(series[0]))
     layout = {
-        "xaxis": {"title": {"text": "step"}, "range": [0, float(last)]}, "yaxis": {"title": {"text": "loss"}},
+        "xaxis": {"title": {"text": "step"}, **_steps_axis(last)}, "yaxis": {"title": {"text": "loss"}},
         "legend": {"x": 1, "y": 1, "xanchor": "right", "yanchor": "top"}, "showlegend": True,
         **_growth(lines),
     }
@@ -99,9 +122,9 @@ def _small(lines, key, identity, title, colour, hover, *, log=False, scale=1.0, 
         data[0] |= {"opacity": 0.3, "hoverinfo": "skip", "hovertemplate": None}
         mean = smooth(y, _window(len(y)))
         data.append(_line(x, mean, title, colour, hovertemplate=f"step %{{x:,}}<br>{hover}<extra></extra>"))
-    yaxis = {"type": "log"} if log and (y > 0).all() else {"rangemode": "tozero"}
+    yaxis = (log and _log_ticks(y.min(), y.max())) or {"rangemode": "tozero", "nticks": 5}
     return {"id": identity, "title": title, "data": data, "height": 210,
-            "layout": {"xaxis": {"nticks": 4}, "yaxis": {"nticks": 5, **yaxis}}}
+            "layout": {"xaxis": _steps_axis(x[-1]), "yaxis": yaxis}}
 
 
 def training(lines: list[dict]) -> dict:

@@ -43,17 +43,27 @@ def _show(value, unit: str = "") -> str:
     return amount(value, unit) if math.isfinite(number(value)) else ""
 
 
+def _counted(count, what: str) -> str:
+    """3 files, 1 file; nothing for none: a source that is no directory has no files."""
+    return f"{_show(count)} {what}{'s' if count != 1 else ''}" if number(count) > 0 else ""
+
+
 def _sources(card: dict) -> list[dict]:
-    """A row a source: files and size as they were read, tokens as they ended up over all splits."""
-    tokens = {
-        name: sum(split.get("sources", {}).get(name, {}).get("tokens", 0) for split in card["splits"].values())
-        for name in card["sources"]
-    }
-    return [
-        {"name": name, "path": str(source.get("path", "")), "files": _show(source.get("files")),
-         "bytes": _show(source.get("bytes"), "B"), "tokens": _show(tokens[name])}
-        for name, source in card["sources"].items()
-    ]
+    """A row a source: what was read, what cleaning left of it over all splits, and the tokens of that."""
+    rows = []
+    for name, source in card["sources"].items():
+        parts = [split.get("sources", {}).get(name, {}) for split in card["splits"].values()]
+        # cut by `tail`, a document has a piece in every split
+        together = max if (card.get("split") or {}).get("rule") == "tail" else sum
+        documents = together(part.get("documents", 0) for part in parts)
+        size, tokens = (sum(part.get(key, 0) for part in parts) for key in ("bytes", "tokens"))
+        rows.append({
+            "name": name, "path": str(source.get("path", "")),
+            "read": _show(source.get("bytes"), "B"), "files": _counted(source.get("files"), "file"),
+            "kept": _show(size, "B") if size else "", "documents": _counted(documents, "document"),
+            "tokens": _show(tokens), "per_token": f"{size / tokens:.2f} bytes each" if size and tokens else "",
+        })
+    return rows
 
 
 def _steps(steps: dict) -> dict:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from . import embedding
+from .figures import percent
 from .inputs import Missing, section
 
 DRAWN = 1500  # points a map: enough for its shape, few enough to stay quick on a phone
@@ -85,7 +86,7 @@ def maps(run: Path, tokenizer, code: bool) -> dict:
         if not np.isfinite(table).all():
             raise Missing("The embedding table holds values that are not finite.")
         points, shares = embedding.principal_components(table)
-        title_pca = f"{title} training · {100 * shares.sum():.0f} % of the variance"
+        title_pca = f"{title} training · {percent(float(shares.sum()))} of the variance"
         pca.append(_figure(f"pca-{name}", title_pca, points[ids], tokens, kinds, counts[ids]))
         near = embedding.neighbours(table[ids[:few]])
         tsne.append(_figure(f"tsne-{name}", f"{title} training", near, tokens[:few], kinds[:few], counts[ids[:few]],

@@ -27,7 +27,7 @@
   });
   const layout = own => paint({
     font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: "var(--ink-2)" },
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 44, r: 8, t: 8, b: 36 },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 44, r: 24, t: 8, b: 36 },
     showlegend: false, hovermode: "x", hoverlabel: { bgcolor: "var(--paper)", bordercolor: "var(--rule)", font: { color: "var(--ink)" } },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", // a finger scrolls the page
     ...own, xaxis: axis({ showgrid: false, ...own.xaxis }), yaxis: axis(own.yaxis),
@@ -50,9 +50,10 @@
     if (choice.dataset.set === "meta") for (const trace of figure.data) trace.visible = trace.meta === button.dataset.value;
     else {
       const axis = figure.layout.xaxis, log = button.dataset.value === "log";
-      figure.last ??= axis.range[1];
+      figure.last ??= axis.range[1]; figure.apart ??= axis.dtick;
       for (const words of figure.layout.annotations || []) { words.step ??= words.x; words.x = log ? Math.log10(words.step) : words.step; }
-      Object.assign(axis, { type: button.dataset.value, range: log ? [0, Math.log10(figure.last)] : [0, figure.last] });
+      Object.assign(axis, { type: button.dataset.value, dtick: log ? undefined : figure.apart,
+        range: log ? [0, Math.log10(figure.last)] : [0, figure.last] });
     }
     draw(figure);
   });

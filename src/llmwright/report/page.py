@@ -6,11 +6,13 @@ inlined, and so is plotly's script. All text is escaped by the template: samples
 
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 
 from ..errors import RequestError, WorkError
 from ..progress import Progress
 from . import costs, curves, datacard, maps, summary, text, tokenizer
+from .figures import moment
 from .inputs import Missing, or_empty, read_json, read_lines, read_recipe, section
 
 HERE = Path(__file__).parent
@@ -64,8 +66,8 @@ def render(run: Path, task) -> str:
     values = {
         "name": str(recipe.get("name") or run.resolve().name), "lede": summary.lede(recipe, plan, card, result),
         "headline": summary.headline(sections, result), "contents": contents + [("next", "Next")],
-        "recipe": recipe, "environment": summary.environment(manifest), "next": summary.next_steps(run, recipe),
-        "version": manifest.get("code_version"), "created": manifest.get("created"), **sections,
+        "recipe": recipe, "environment": summary.environment(manifest), "next": summary.next_steps(run, recipe, result),
+        "version": manifest.get("code_version"), "written": moment(datetime.now().astimezone()), **sections,
     }
     return _fill(values, _figures(sections))
 

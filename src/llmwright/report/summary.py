@@ -5,8 +5,9 @@ import os
 import shlex
 from pathlib import Path
 
-from ..progress import amount, clock
+from ..progress import amount, command_name
 from .datacard import training_size
+from .figures import duration, moment, percent
 from .series import number
 
 FAMILIES = {"llama": "Llama", "qwen3": "Qwen3", "gpt2": "GPT-2"}
@@ -55,18 +56,18 @@ def headline(sections: dict, result: dict) -> list[dict]:
     add("Perplexity", scores.get("perplexity_per_token"), "{:.1f}".format, note="per token, same text")
     checked = f"of {scores['check_n']} completions" if scores.get("check_n") else "of sampled completions"
     if math.isfinite(number(scores.get("parse_share_of_text"))):  # cut at the same length, real code does not all parse
-        checked += f"; real code: {100 * scores['parse_share_of_text']:.0f} %"
-    add("Valid Python", scores.get("parse_share"), lambda v: f"{100 * v:.0f}", "%", checked)
+        checked += f"; real code: {percent(scores['parse_share_of_text'])}"
+    add("Valid Python", scores.get("parse_share"), percent, note=checked)
     steps = f"{int(result['steps']):,} steps, " if number(result.get("steps")) > 0 else ""
     seen = f"{steps}{amount(number(result['tokens']), '').strip()} tokens" if number(result.get("tokens")) > 0 else ""
-    add("Training time", result.get("seconds"), clock, note=seen)
+    add("Training time", result.get("seconds"), duration, note=seen)
     mfu = sections["training"].get("mfu")
     add("Tokens/s", result.get("tokens_per_second"), "{:,.0f}".format,
-        note=f"{100 * mfu:.0f} % of this machine's peak" if mfu else "")
+        note=f"{percent(mfu)} of this machine's peak" if mfu else "")
     memory = number(result.get("peak_memory"))
     if math.isfinite(memory):
         value, unit = amount(memory, "B").split(" ")
-        figures.append({"label": "Peak memory", "value": value.removesuffix(".0"), "unit": unit, "note": "of the whole process"})
+        figures.append({"label": "Peak memory", "value": value, "unit": unit, "note": "of the whole process"})
     return figures
 
 
@@ -74,15 +75,15 @@ def test_facts(scores: dict) -> list[tuple[str, str]]:
     shown = (
         ("Bits per byte", "bits_per_byte", "{:.4f}".format), ("Perplexity per token", "perplexity_per_token", "{:.2f}".format),
         ("Loss per token", "loss", "{:.4f} nats".format), ("Test tokens", "tokens", lambda v: amount(v, "")),
-        ("Parse as Python", "parse_share", "{:.1%}".format),
-        ("Real code, cut alike", "parse_share_of_text", "{:.1%}".format),
+        ("Parse as Python", "parse_share", percent),
+        ("Real code, cut alike", "parse_share_of_text", percent),
     )
     return [(label, show(number(scores[key]))) for label, key, show in shown if math.isfinite(number(scores.get(key)))]
 
 
 def environment(manifest: dict) -> list[tuple[str, str]]:
     machine = manifest.get("machine") if isinstance(manifest.get("machine"), dict) else {}
-    facts = []
+    facts = [("training begun", moment(manifest["created"]))] if isinstance(manifest.get("created"), str) else []
     for key, value in machine.items():
         if value not in (None, "", [], {}):
             value = amount(value, "B") if key == "memory" and isinstance(value, (int, float)) else value
@@ -96,8 +97,17 @@ def environment(manifest: dict) -> list[tuple[str, str]]:
     return facts
 
 
-def next_steps(run: Path, recipe: dict) -> list[dict]:
+def longer(train: dict) -> str:
+    """Settings that train twice as long. Every limit is doubled, since the first one reached ends a run: then each
+    share of the way, and the schedule with it, is reached at twice the time."""
+    limits = {key: number(train.get(key)) for key in ("steps", "max_minutes", "epochs")}
+    set_ones = [f"train.{key}={2 * limit:.12g}" for key, limit in limits.items() if limit > 0]
+    return " ".join(set_ones) or "train.epochs=2"
+
+
+def next_steps(run: Path, recipe: dict, result: dict) -> list[dict]:
     """Commands to go on with, for this very run."""
+    call = shlex.quote(command_name())
     here = Path(os.path.relpath(run)) if run.is_absolute() and run.is_relative_to(Path.cwd()) else run
     path, model = shlex.quote(str(here / "recipe.yaml")), shlex.quote(str(here / "model"))
     name = recipe.get("name") or run.name
@@ -105,17 +115,16 @@ def next_steps(run: Path, recipe: dict) -> list[dict]:
     prompts = [p for p in train.get("prompts") or [] if isinstance(p, str)]
     prompt = shlex.quote(prompts[0] if prompts else "Once upon a time")
     out = f" out={shlex.quote(str(recipe['out']) + '-longer')}" if recipe.get("out") else ""
-    longer = f"train.max_minutes={2 * float(train['max_minutes']):g}" if train.get("max_minutes") else (
-        f"train.steps={2 * int(train['steps'])}" if train.get("steps") else "train.epochs=2")
     own = f" out={shlex.quote(str(recipe['out']) + '-notes')}" if recipe.get("out") else ""
+    twice = {"why": "Train twice as long, and compare the two reports.",
+             "command": f"{call} build {path} name={shlex.quote(f'{name}-longer')} {longer(train)}{out}"}
     return [
-        {"why": "Let it write.", "command": f"llmwright generate {model} {prompt}"},
-        {"why": "Train twice as long, and compare the two reports.",
-         "command": f"llmwright build {path} name={shlex.quote(f'{name}-longer')} {longer}{out}"},
+        {"why": "Let it write.", "command": f"{call} generate {model} {prompt}"},
+        *([] if result.get("state") == "early" else [twice]),  # its loss had stopped falling
         {"why": "The same recipe on your own text.",
-         "command": f"llmwright build {path} name=notes data.corpus=~/notes{own}"},
+         "command": f"{call} build {path} name=notes data.corpus=~/notes{own}"},
         {"why": "See what a larger model would cost before you pay for it.",
-         "command": f"llmwright plan {path} model.d_model=512 model.n_layers=8"},
+         "command": f"{call} plan {path} model.d_model=512 model.n_layers=8"},
         {"why": "Load it in any tool that reads Hugging Face directories.",
          "command": f"python -c \"from transformers import pipeline; print(pipeline('text-generation', '{here / 'model'}')"
                     f"('def ')[0]['generated_text'])\""},

@@ -5,6 +5,7 @@ from pathlib import Path
 from .inputs import Missing, read_json, read_lines
 
 MOST_STEPS = 60  # positions of the samples' slider
+TAIL_LINES, TAIL_CHARACTERS = 3, 240  # of a prompt, above its completion
 
 
 def _after_prompt(prompt: str, text: str) -> dict:
@@ -36,8 +37,17 @@ def test(run: Path) -> dict:
     }
 
 
+def tail(prompt: str) -> str:
+    """The prompt's last lines that hold something: enough to see what is being continued."""
+    lines = prompt.splitlines(keepends=True)
+    full = [at for at, line in enumerate(lines) if line.strip()]
+    kept = "".join(lines[full[-TAIL_LINES]:]) if len(full) > TAIL_LINES else prompt
+    return kept[-TAIL_CHARACTERS:]
+
+
 def _completions(given) -> list[dict]:
-    return [
+    cards = [
         {**_after_prompt(str(c.get("prompt") or ""), str(c.get("text") or "")), "parses": c.get("parses")}
         for c in given or [] if isinstance(c, dict)
     ]
+    return [{**card, "prompt": tail(card["prompt"]), "cut": tail(card["prompt"]) != card["prompt"]} for card in cards]

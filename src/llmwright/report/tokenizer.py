@@ -48,7 +48,7 @@ def statistics(tokenizer, example: str, bytes_per_token: float | None) -> dict:
     for length, count in figures["lengths"].items():
         lengths[min(int(length), LONGEST)] += count
     x = list(range(1, max(lengths, default=1) + 1))
-    ticks = [n for n in x if n in (1, 5, 10, 15, LONGEST)]
+    ticks = x if len(x) < 10 else [n for n in x if n in (1, 5, 10, 15, LONGEST)]
     histogram = {
         "id": "lengths", "title": "Tokens by length in bytes", "height": 230,
         "data": [{"type": "bar", "x": x, "y": [lengths[n] for n in x], "marker": {"color": "var(--train)"},
