@@ -76,6 +76,7 @@ def mixture(recipe: Recipe) -> dict[str, float]:
 
 def make_job(recipe: Recipe, data: DataDir, run: Run, progress: Progress) -> Job:
     settings = recipe.train
+    data.verify(("train", "val"), progress)
     torch.manual_seed(recipe.seed)  # dropout
     tokenizer = load_tokenizer(data.tokenizer_path)
     model = make_model(recipe, tokenizer).to(pick_device(settings.device))

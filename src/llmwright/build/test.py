@@ -22,6 +22,7 @@ def measure(recipe: Recipe, run: Run, progress: Progress = Progress()) -> dict:
     data = DataDir.open(run.path / "data")
     model, tokenizer = load(Path(run.path / "model")), load_tokenizer(data.tokenizer_path)
     name = "test" if data.card["splits"].get("test", {}).get("shards") else "val"
+    data.verify((name,), progress)
     split = data.split(name)
     context = longest_context(recipe, model.config)
     rows = max(1, 8192 // context)
