@@ -53,7 +53,7 @@ def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progr
     counted.check()
     size = len(tree["model"]["vocab"])
     if size < vocab_size:
-        advice = (f"ask for {size} or fewer, or give more text" if size >= SMALLEST
+        advice = (f"ask for tokenizer.vocab_size={size} (prepare: --vocab-size {size}) or fewer, or give more text" if size >= SMALLEST
                   else f"fewer than the {SMALLEST} a vocabulary needs: give more text")
         raise RequestError(f"tokenizer.vocab_size: {vocab_size} is more than the training text supports: its "
                            f"{counted.bytes:,} bytes give {size} tokens; {advice}")
