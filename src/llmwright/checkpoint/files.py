@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -63,7 +64,16 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value) -> None:
-    write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_file(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def finite(value):
+    """`value` for JSON, which knows no infinity and no NaN: null in their place."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """`llmwright eval MODEL`"""
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -69,9 +68,9 @@ def evaluate(
     if json:
         from json import dumps
 
-        # JSON has no infinity
-        finite = {key: None if value == math.inf else value for key, value in result.items()}
-        print(dumps(finite, ensure_ascii=False, allow_nan=False))
+        from ..checkpoint.files import finite
+
+        print(dumps(finite(result), ensure_ascii=False, allow_nan=False))
     else:
         print(_table(result))
 

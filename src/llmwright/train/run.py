@@ -8,7 +8,6 @@ One live process at a time may hold it (`lock`).
 
 import fcntl
 import json
-import math
 import os
 import shutil
 import time
@@ -62,7 +61,7 @@ class Run:
         self.close()
 
     def write_json(self, name: str, value) -> None:
-        write_json(self.path / name, finite(value))
+        write_json(self.path / name, value)
 
     def read_json(self, name: str):
         """The file's content, or None when it is not there or not whole."""
@@ -112,15 +111,6 @@ class Run:
         point(self.path / "last", f"checkpoints/step-{steps[-1]}")
         point(self.path / "best", f"checkpoints/step-{best}")
         point(self.path / "model", f"checkpoints/step-{best}/model")
-
-
-def finite(value):
-    """`value` for JSON, which knows no infinity: null in its place."""
-    if isinstance(value, dict):
-        return {key: finite(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def now() -> str:
