@@ -59,7 +59,7 @@ def ours(steps: int) -> dict:
     from llmwright.data.rows import RowLoader
     from llmwright.data.shards import DataDir, ShardWriter
     from llmwright.families.shapes import shape
-    from llmwright.model.decoder import new
+    from llmwright.model.build import new
     from llmwright.train.job import Job
     from llmwright.train.loop import train
     from llmwright.train.machine import reset_peak_memory

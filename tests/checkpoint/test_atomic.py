@@ -14,7 +14,7 @@ from llmwright import families
 from llmwright.checkpoint import directory
 from llmwright.checkpoint.files import new_directory, point, write_file
 from llmwright.errors import WorkError
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 
 CONFIG = {
     "model_type": "gpt2", "vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 16,
@@ -24,7 +24,7 @@ SAVE_FOREVER = f"""
 import itertools, sys, torch
 from llmwright import families
 from llmwright.checkpoint import directory
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 model = new(families.read_config({CONFIG}))
 for n in itertools.count(1):
     with torch.no_grad():

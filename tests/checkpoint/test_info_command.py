@@ -7,7 +7,7 @@ import pytest
 from llmwright import families
 from llmwright.checkpoint import directory
 from llmwright.cli import run
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 from llmwright.tokens.train import train
 
 TOKENIZER = train(["def f(x):\n    return x + 1\n" * 30], "bytes")

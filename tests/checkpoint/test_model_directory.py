@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from llmwright import families
 from llmwright.checkpoint import directory
 from llmwright.errors import RequestError
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 
 CONFIG = families.read_config({
     "model_type": "llama", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from llmwright import families
-from llmwright.model.decoder import Decoder, new
+from llmwright.model.build import new
+from llmwright.model.decoder import Decoder
 from llmwright.tokens.train import train
 
 SHAPES = {

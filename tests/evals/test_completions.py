@@ -13,7 +13,7 @@ from llmwright.data.shards import DataDir, ShardWriter
 from llmwright.engine.sampler import GREEDY, Sampling
 from llmwright.errors import RequestError
 from llmwright.evals.completions import python_share
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 from llmwright.tokens.train import train
 
 FILES = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:12]

@@ -15,7 +15,7 @@ from llmwright.checkpoint import directory
 from llmwright.data.shards import DataDir, ShardWriter
 from llmwright.errors import RequestError, WorkError
 from llmwright.evals.perplexity import evaluate_split, evaluate_text, evaluate_texts, figures
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 from llmwright.tokens.train import train
 
 STDLIB = Path(sysconfig.get_path("stdlib"))

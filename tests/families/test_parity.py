@@ -11,7 +11,7 @@ from llmwright import families
 from llmwright.checkpoint import directory
 from llmwright.families.shapes import shape
 from llmwright.model.cache import KVCache
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 from llmwright.recipe import Model
 
 TOLERANCE = dict(rtol=0, atol=1e-4)

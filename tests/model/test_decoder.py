@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 from llmwright import families, kernels
 from llmwright.kernels import reference
 from llmwright.model.cache import KVCache
-from llmwright.model.decoder import Decoder, new
+from llmwright.model.build import new
+from llmwright.model.decoder import Decoder
 
 SHAPES = {
     "llama": dict(model_type="llama", hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
@@ -124,7 +125,7 @@ def test_rows_taken_out_of_a_cache_go_on_as_before(model):
 def test_recomputed_activations_give_the_same_gradients(model):
     x, grads = ids(2, 20), []
     for checkpointing in (False, True):
-        model.activation_checkpointing = checkpointing
+        model.set_activation_checkpointing(checkpointing)
         model.zero_grad()
         model(x).square().mean().backward()
         grads.append({name: p.grad.clone() for name, p in model.named_parameters()})

@@ -5,7 +5,7 @@ import torch
 from test_decoder import SHAPES
 
 from llmwright import families
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 
 
 def wide(family: str, seed: int = 3):

@@ -7,7 +7,7 @@ import torch
 
 from llmwright import kernels
 from llmwright.model.config import Attention, FeedForward, Learned, ModelConfig, Norm, Rotary
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 from llmwright.plan import memory
 
 LLAMA = ModelConfig("llama", 320, 64, 3, 96, Attention(4, 2, 16), FeedForward(176), Rotary())
@@ -21,7 +21,7 @@ DROPPING = replace(GPT2, residual_dropout=0.1)
 def kept(config: ModelConfig, batch: int, context: int, precision: str, checkpointing: bool = False) -> int:
     """Bytes of the distinct storages that the blocks' and the last norm's backward pass keep, weights left out."""
     model = new(config).set_dtype(getattr(torch, precision))
-    model.activation_checkpointing = checkpointing
+    model.set_activation_checkpointing(checkpointing)
     model.train()
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     found: dict[int, torch.Tensor] = {}

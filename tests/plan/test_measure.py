@@ -43,7 +43,7 @@ def test_plan_lands_near_the_real_run(tmp_path):
     import torch
 
     from llmwright.data.batch import Batch
-    from llmwright.model.decoder import new
+    from llmwright.model.build import new
     from llmwright.train.job import Job
     from llmwright.train.loop import train
     from llmwright.train.objectives import causal

@@ -10,7 +10,7 @@ from llmwright import recipe as recipes
 from llmwright.data.rows import RowLoader, evaluation_batches
 from llmwright.data.shards import DataDir, ShardWriter
 from llmwright.families.shapes import shape
-from llmwright.model.decoder import new
+from llmwright.model.build import new
 from llmwright.train.job import Job
 from llmwright.train.objectives import causal
 from llmwright.train.run import Run

@@ -16,7 +16,8 @@ from ..errors import RequestError
 from ..evals.perplexity import evaluate_split
 from ..families.shapes import shape
 from ..model.config import ModelConfig
-from ..model.decoder import Decoder, new
+from ..model.build import new
+from ..model.decoder import Decoder
 from ..plan.flops import training_flops_per_token
 from ..progress import Progress
 from ..recipe import Model as RecipeModel

@@ -16,13 +16,14 @@ from .. import families
 from ..errors import RequestError
 from ..families.names import from_published, to_published
 from ..model.config import ModelConfig
-from ..model.decoder import Decoder
+from ..model.build import build
+from ..model.transformer import Transformer
 from .files import new_directory
 
 SHARD_BYTES = 5_000_000_000
 
 
-def save(model: Decoder, path: Path | str, *, tokenizer=None, weights: dict[str, Tensor] | None = None) -> None:
+def save(model: Transformer, path: Path | str, *, tokenizer=None, weights: dict[str, Tensor] | None = None) -> None:
     """Write `model` (and the tokenizer's files) as a model directory, atomically; an older one there is replaced.
 
     `weights`: our names → tensors to write instead of the model's own (a run's float32 master weights).
@@ -46,7 +47,7 @@ def write_into(folder: Path, config: ModelConfig, weights: dict[str, Tensor], *,
         tokenizer.save(folder)
 
 
-def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
+def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Transformer:
     """The model in the directory `path`, its blocks' matrices in `dtype`.
 
     Raises RequestError when a file is missing or damaged, the family is not supported, or weights are missing,
@@ -55,7 +56,7 @@ def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = 
     path = Path(path).expanduser()
     config = load_config(path)
     with torch.device("meta"):
-        model = Decoder(config)
+        model = build(config)
     shapes = {name: p.shape for name, p in model.named_parameters()}
     weights = _read_weights(path, config, shapes)
     model = model.to_empty(device=device)
@@ -63,18 +64,8 @@ def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = 
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(weights.pop(name))
-    model.positions = _fresh_positions(config, model)
+    model.fill()
     return model.eval()
-
-
-def _fresh_positions(config: ModelConfig, model: Decoder):
-    """Position tables that are computed, not stored, come out of `to_empty` undefined: make them anew."""
-    from ..model import positions
-
-    made = positions.build(config.positions, config.d_model, config.attention.head_dim).to(model.device)
-    for name, p in model.positions.named_parameters():
-        setattr(made, name, p)
-    return made
 
 
 def load_config(path: Path) -> ModelConfig:
@@ -128,7 +119,7 @@ def _read_weights(path: Path, config: ModelConfig, shapes: dict[str, torch.Size]
                             raise ValueError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}; weights are "
                                              "floating-point numbers, and quantized files are not read")
                         weights |= from_published(tensor, rules[known], shapes)
-                    elif not name.endswith(family.ignored) and not (config.tie_embeddings and name == "lm_head.weight"):
+                    elif not name.endswith(family.ignored) and not (config.tie_embeddings and name in family.tied):
                         left_over.append(name)
         except (SafetensorError, OSError) as error:
             raise RequestError(f"{file}: not a readable safetensors file: {_first_line(error)}") from None

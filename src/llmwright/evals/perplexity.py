@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from .. import kernels
 from ..data.batch import Batch
 from ..data.evaluation import evaluation_batches, evaluation_bytes
 from ..data.shards import Split
@@ -43,7 +42,7 @@ def evaluate(
             for batch in batches:
                 batch = batch.to(model.device)
                 hidden = model.hidden(batch.input_ids, positions=batch.positions, segments=batch.segments)
-                loss = kernels.linear_cross_entropy(hidden.flatten(0, 1), model.head_weight, batch.targets.flatten())
+                loss = model.cross_entropy(hidden, batch.targets)
                 nats += loss.item()
                 tokens += batch.n_targets
                 task.advance(batch.n_targets, loss=f"{nats / max(tokens, 1):.3f}")

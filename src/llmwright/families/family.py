@@ -13,8 +13,10 @@ class Family:
     """`model_type` and `architecture` are what `config.json` says of itself.
 
     `read(config.json) → ModelConfig` and `write(ModelConfig) → config.json` are inverse for every field that
-    matters; `rules(ModelConfig)` lists the weights. `ignored` are endings of published names that hold no weights
-    (masks, rotary tables). `prefix` may be missing from published names.
+    matters; where a family has several architectures, `write` says "architectures" itself. `rules(ModelConfig)` lists
+    the weights. `ignored` are endings of published names that hold no weights (masks, rotary tables); `tied` are names
+    that repeat the embeddings where these are tied, and are then passed over. `prefix` may be missing from published
+    names.
     """
 
     model_type: str
@@ -24,6 +26,7 @@ class Family:
     rules: Callable[[ModelConfig], list[Rule]]
     prefix: str = ""
     ignored: tuple[str, ...] = ()
+    tied: tuple[str, ...] = ("lm_head.weight",)
 
 
 def need(config: dict, key: str) -> int:

@@ -1,11 +1,11 @@
 """Weight names, both ways.
 
 A family lists `Rule`s: which of a published file's tensors is made of which of ours. One published tensor may hold
-several of ours, one after another along the output dimension (GPT-2's c_attn holds query, key and value), and may be
-stored transposed (GPT-2's Conv1D).
+several of ours, one after another along the output dimension (GPT-2's c_attn holds query, key and value) or in an order
+of its own, and may be stored transposed (GPT-2's Conv1D).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,32 +14,48 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rule:
-    """`theirs` = concatenation of `ours` along dimension 0, then transposed where `transpose`."""
+    """`theirs` = `join` of `ours`, then transposed where `transpose`. `split` is the inverse of `join`; by default they
+    concatenate along dimension 0 and take apart. Where they are given, what they do is said in the family's file."""
 
     theirs: str
     ours: tuple[str, ...]
     transpose: bool = False
+    join: Callable[[list[Tensor]], Tensor] | None = None
+    split: Callable[[Tensor], list[Tensor]] | None = None
 
 
-def rule(theirs: str, *ours: str, transpose: bool = False) -> Rule:
-    return Rule(theirs, ours, transpose)
+def rule(theirs: str, *ours: str, transpose: bool = False, join=None, split=None) -> Rule:
+    return Rule(theirs, ours, transpose, join, split)
 
 
 def to_published(state: dict[str, Tensor], rules: Iterable[Rule]) -> dict[str, Tensor]:
     """Our weights under the published names. A tensor that needs no change is not copied."""
     published = {}
     for r in rules:
-        tensor = state[r.ours[0]] if len(r.ours) == 1 else torch.cat([state[name] for name in r.ours])
+        parts = [state[name] for name in r.ours]
+        if r.join:
+            tensor = r.join(parts)
+        else:
+            tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
         published[r.theirs] = (tensor.T if r.transpose else tensor).contiguous()
     return published
 
 
 def from_published(tensor: Tensor, r: Rule, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
     """One published tensor as ours; raises ValueError that says both shapes when they disagree."""
-    wanted = list(shapes[r.ours[0]])
-    wanted[0] = sum(shapes[name][0] for name in r.ours)
-    stored = wanted[::-1] if r.transpose else wanted
-    if list(tensor.shape) != stored:
-        raise ValueError(f"{r.theirs} has shape {list(tensor.shape)}; the configuration calls for {stored}")
-    parts = (tensor.T if r.transpose else tensor).split([shapes[name][0] for name in r.ours])
-    return dict(zip(r.ours, parts))
+    wanted = list(published_shape(r, shapes))
+    if list(tensor.shape) != wanted:
+        raise ValueError(f"{r.theirs} has shape {list(tensor.shape)}; the configuration calls for {wanted}")
+    tensor = tensor.T if r.transpose else tensor
+    parts = r.split(tensor) if r.split else tensor.split([shapes[name][0] for name in r.ours])
+    return dict(zip(r.ours, parts, strict=True))
+
+
+def published_shape(r: Rule, shapes: dict[str, torch.Size]) -> torch.Size:
+    """The shape that `theirs` has, from the shapes of `ours`."""
+    if r.join:
+        with torch.device("meta"):
+            shape = r.join([torch.empty(shapes[name]) for name in r.ours]).shape
+    else:
+        shape = torch.Size([sum(shapes[name][0] for name in r.ours), *shapes[r.ours[0]][1:]])
+    return shape[::-1] if r.transpose else shape

@@ -74,13 +74,17 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False,
-    scale: float | None = None, dropout: float = 0.0,
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False, window: int | None = None,
+    scale: float | None = None, softcap: float | None = None, dropout: float = 0.0,
 ) -> Tensor:
-    if _native(q, k, v) and k.numel() and not dropout and (mask is None or mask.dtype == torch.bool):
+    options = dict(scale=scale, softcap=softcap, dropout=dropout)
+    if _mode() == "reference":
+        return reference.attention(q, k, v, mask=mask, causal=causal, window=window, **options)
+    if window is not None and window < k.shape[1]:
+        return _attention.windowed(attention, q, k, v, window, mask, **options)
+    if _native(q, k, v) and k.numel() and not dropout and not softcap and (mask is None or mask.dtype == torch.bool):
         return _attention.native(q, k, v, mask=mask, causal=causal, scale=scale)
-    run = reference.attention if _mode() == "reference" else _attention.plain
-    return run(q, k, v, mask=mask, causal=causal, scale=scale, dropout=dropout)
+    return _attention.plain(q, k, v, mask=mask, causal=causal, **options)
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:

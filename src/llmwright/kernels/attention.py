@@ -81,17 +81,49 @@ def native(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, causal: bool
     return _forward(q, k, v, mask, causal, scale, keep=False)[0]
 
 
+def windowed(run, q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor | None, **options) -> Tensor:
+    """`reference.attention` with a window, made of calls of `run` without one: `window` queries at a time look at the at
+    most 2·window - 1 keys that they can see, so that time and memory grow with T·window and not with T·S."""
+    T, S = q.shape[1], k.shape[1]
+    if T == 1:
+        k, v = k[:, -window:], v[:, -window:]
+        return run(q, k, v, mask=_columns(mask, S - k.shape[1], S), causal=True, **options)
+    made = []
+    for start in range(0, T, window):
+        end = min(start + window, T)
+        first, last = max(0, S - T + start - window + 1), S - T + end
+        rows = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:end, :]
+        near = reference.sees(end - start, last - first, window, q.device)
+        part = _columns(rows, first, last)
+        if part is not None and part.dtype != torch.bool:
+            near = part.masked_fill(~near, float("-inf"))
+        elif part is not None:
+            near = part & near
+        else:
+            near = near[None, None]
+        made.append(run(q[:, start:end], k[:, first:last], v[:, first:last], mask=near, causal=True, **options))
+    return torch.cat(made, dim=1)
+
+
+def _columns(mask: Tensor | None, first: int, last: int) -> Tensor | None:
+    return mask if mask is None or mask.shape[-1] == 1 else mask[..., first:last]
+
+
 def plain(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False,
-    scale: float | None = None, dropout: float = 0.0,
+    scale: float | None = None, softcap: float | None = None, dropout: float = 0.0,
 ) -> Tensor:
-    """As `reference.attention`, through F.scaled_dot_product_attention."""
+    """As `reference.attention` without a window, through F.scaled_dot_product_attention where that can."""
     T, S = q.shape[1], k.shape[1]
+    if softcap:
+        return reference.attention(
+            q, k, v, mask=mask, causal=causal, scale=scale, softcap=softcap, dropout=dropout
+        )
     if q.device.type == "cpu" and T > 1 and q.shape[0] * q.shape[2] * T * S <= 1 << 25:
         # measured on 2 cores of Zen 4: at these sizes plain products are about twice as fast
         return reference.attention(q, k, v, mask=mask, causal=causal, scale=scale, dropout=dropout)
     if causal and T > 1 and (mask is not None or T != S):
-        sees = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+        sees = reference.sees(T, S, None, q.device)
         if mask is None:
             mask = sees
         else:

@@ -36,14 +36,16 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False,
-    scale: float | None = None, dropout: float = 0.0,
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False, window: int | None = None,
+    scale: float | None = None, softcap: float | None = None, dropout: float = 0.0,
 ) -> Tensor:
     """softmax(QKᵀ·scale + mask)·V for each head (Vaswani et al. 2017, equation 1).
 
     `q` (B, T, H, C); `k`, `v` (B, S, K, C), each key-value head serving H/K query heads in turn. `causal`: the last
     query stands at the last key, and none sees a key after it. `mask`, broadcast to (B, H, T, S), is added to the scores when
-    floating, and says where to look when boolean; it goes on top of `causal`. `scale` is 1/sqrt(C) unless given.
+    floating, and says where to look when boolean; it goes on top of `causal`. `window`, for causal attention: a query
+    sees at most so many keys, the one at its own place included (Beltagy, Peters & Cohan 2020). `scale` is 1/sqrt(C)
+    unless given. `softcap`: scores s become softcap · tanh(s / softcap) before the masks (Riviere et al. 2024).
     `dropout` is the probability of dropping an attention weight. A query that sees no key gets zeros. Returns
     (B, T, H, C).
     """
@@ -51,14 +53,22 @@ def attention(
     S, K = k.shape[1:3]
     k, v = (t.repeat_interleave(H // K, dim=2) for t in (k, v))  # (B, S, H, C)
     scores = torch.einsum("bthc,bshc->bhts", q, k).float() * (C**-0.5 if scale is None else scale)
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
     if causal:
-        later = torch.ones(T, S, dtype=torch.bool, device=q.device).triu(S - T + 1)
-        scores = scores.masked_fill(later, float("-inf"))
+        hidden = ~sees(T, S, window, q.device)
+        scores = scores.masked_fill(hidden, float("-inf"))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     blind = scores.isneginf().all(dim=-1, keepdim=True)
     weights = F.dropout(scores.softmax(dim=-1).masked_fill(blind, 0), dropout)  # (B, H, T, S)
     return torch.einsum("bhts,bshc->bthc", weights.to(v.dtype), v)
+
+
+def sees(T: int, S: int, window: int | None, device) -> Tensor:
+    """(T, S) bool: where causal attention looks. The last query stands at the last key."""
+    near = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+    return near if window is None else near.triu(S - T - window + 1)
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:

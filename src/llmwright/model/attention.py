@@ -1,11 +1,12 @@
-"""Self-attention: each position asks (query) what every earlier one offers (key) and takes a mixture of what they hold
-(value), in several heads at once (Vaswani et al. 2017, section 3.2); heads may share keys and values in groups
-(Ainslie et al. 2023). The product of scores, softmax and weighted sum is `kernels.attention`."""
+"""Attention: each position asks (query) what others offer (key) and takes a mixture of what they hold (value), in several
+heads at once (Vaswani et al. 2017, section 3.2); heads may share keys and values in groups (Ainslie et al. 2023). The
+others are the same sequence (`Attention`) or an encoder's states (`CrossAttention`). The product of scores, softmax and
+weighted sum is `kernels.attention`."""
 
 from torch import Tensor, nn
 
 from .. import kernels
-from .cache import KVCache
+from .cache import KVCache, Memory
 from .config import Attention as Spec, Norm
 from .norms import RMSNorm
 from .positions import Geometry
@@ -22,8 +23,8 @@ class Attention(nn.Module):
         self.query_norm = RMSNorm(spec.head_dim, norm.eps) if spec.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(spec.head_dim, norm.eps) if spec.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, geometry: Geometry, mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        """`x` (B, T, D) → (B, T, D). `mask` as in `kernels.attention`, on top of the causal one."""
+    def forward(self, x: Tensor, geometry: Geometry, cache: KVCache | None = None) -> Tensor:
+        """`x` (B, T, D) → (B, T, D)."""
         B, T, _ = x.shape
         C = self.spec.head_dim
         q = self.query_norm(self.query(x).view(B, T, -1, C))  # (B, T, H, C)
@@ -32,6 +33,39 @@ class Attention(nn.Module):
         q, k = geometry.turn(q, k)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, S, K, C): all positions so far
-        dropout = self.spec.dropout if self.training else 0.0
-        y = kernels.attention(q, k, v, mask=mask, causal=True, dropout=dropout)  # (B, T, H, C)
+        y = kernels.attention(
+            q, k, v, mask=geometry.mask, causal=geometry.causal, window=geometry.window, scale=self.spec.scale,
+            softcap=self.spec.softcap, dropout=self.spec.dropout if self.training else 0.0,
+        )  # (B, T, H, C)
         return self.out(y.reshape(B, T, -1))
+
+
+class CrossAttention(nn.Module):
+    """Queries of the decoder, keys and values of the encoder's states (Vaswani et al. 2017, section 3.2.3)."""
+
+    def __init__(self, spec: Spec, d_model: int, layer: int):
+        super().__init__()
+        self.spec, self.layer = spec, layer
+        self.query = nn.Linear(d_model, spec.n_heads * spec.head_dim, bias=spec.qkv_bias)
+        self.key = nn.Linear(d_model, spec.n_kv_heads * spec.head_dim, bias=spec.qkv_bias)
+        self.value = nn.Linear(d_model, spec.n_kv_heads * spec.head_dim, bias=spec.qkv_bias)
+        self.out = nn.Linear(spec.n_heads * spec.head_dim, d_model, bias=spec.out_bias)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """`x` (B, T, D) → (B, T, D)."""
+        B, T, _ = x.shape
+        q = self.query(x).view(B, T, -1, self.spec.head_dim)  # (B, T, H, C)
+        k, v = self.keys_and_values(memory)  # (B, S, K, C)
+        y = kernels.attention(
+            q, k, v, mask=memory.mask, scale=self.spec.scale, dropout=self.spec.dropout if self.training else 0.0
+        )  # (B, T, H, C)
+        return self.out(y.reshape(B, T, -1))
+
+    def keys_and_values(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        if self.layer in memory.kept:
+            return memory.kept[self.layer]
+        B, S, _ = memory.states.shape
+        made = tuple(matrix(memory.states).view(B, S, -1, self.spec.head_dim) for matrix in (self.key, self.value))
+        if memory.keep:
+            memory.kept[self.layer] = made
+        return made

@@ -1,8 +1,10 @@
 """Keys and values of the positions already seen, so that generating a token costs one position's work.
 
 Room for `capacity` positions is taken once; `append` writes at the end and returns views, copying nothing that is
-there.
+there. A decoder that reads an encoder's states keeps their keys and values too, in a `Memory`.
 """
+
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,5 +34,22 @@ class KVCache:
         return self.keys[layer, :, :end], self.values[layer, :, :end]
 
     def select(self, rows: Tensor) -> None:
-        """Keep only these rows of the batch."""
+        """Keep only these rows of the batch, in this order; a row may come several times."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+
+
+@dataclass
+class Memory:
+    """What an encoder made of a source: `states` (B, S, D), and `mask`, (B, 1, 1, S) bool, where a source is shorter
+    than its row. In generation (`keep`) each decoder layer's keys and values of it, (B, S, K, C), are computed once."""
+
+    states: Tensor
+    mask: Tensor | None = None
+    keep: bool = False
+    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows of the batch, in this order; a row may come several times."""
+        self.states = self.states[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
+        self.kept = {layer: (k[rows], v[rows]) for layer, (k, v) in self.kept.items()}

@@ -1,17 +1,20 @@
 """What a transformer is made of, as data.
 
 A `ModelConfig` composes parts (an attention, a position scheme, a feed-forward, a norm, a residual layout) instead of
-carrying a long list of switches. Each part is a small frozen dataclass here and a small module beside this file;
-`model/decoder.py` builds the modules once from the parts, so the forward pass has no switch in it. A family file
-(`families/`) turns a published `config.json` into this composition and back.
+carrying a long list of switches. Each part is a small frozen dataclass here and a small module beside this file; the
+modules are built once from the parts, so the forward pass has no switch in it. A family file (`families/`) turns a
+published `config.json` into this composition and back.
 
-Letters used for shapes everywhere: B batch, T time (tokens), D model width, H heads, K key-value heads, C head width,
-V vocabulary, F feed-forward width.
+Letters used for shapes everywhere: B batch, T time (tokens), S positions that are looked at, D model width, H heads,
+K key-value heads, C head width, V vocabulary, F feed-forward width, E experts.
 """
 
 from dataclasses import dataclass, field
 
 from ..errors import RequestError
+
+KINDS = ("decoder", "encoder", "encoder-decoder")
+RESIDUALS = ("pre", "post", "sandwich", "parallel", "parallel_two_norms")
 
 
 @dataclass(frozen=True)
@@ -25,16 +28,61 @@ class Norm:
 
 @dataclass(frozen=True)
 class Learned:
-    """A learned vector added to the embedding of each position (GPT-2, BERT)."""
+    """A learned vector added to the embedding of each position (GPT-2, BERT). The first position has row `offset` of
+    the table (RoBERTa: 2)."""
 
-    n_positions: int
+    n_positions: int  # rows of the table
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Sinusoidal:
+    """A fixed vector of sines and cosines added to the embedding of each position (Vaswani et al. 2017, section 3.5)."""
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies change so that a model reads further than it was trained (`model/rope_scaling.py` has the
+    formulas). `kind`: "linear", "dynamic" (NTK-aware, by the length at hand), "ntk" (NTK-aware, fixed), "yarn" or
+    "llama3". `original_context` is the length the model was trained on; the other fields belong to one kind each."""
+
+    kind: str
+    factor: float
+    original_context: int
+    low_freq_factor: float = 1.0  # llama3
+    high_freq_factor: float = 4.0  # llama3
+    beta_fast: float = 32.0  # yarn
+    beta_slow: float = 1.0  # yarn
+    attention_factor: float | None = None  # yarn: what multiplies cos and sin; None: 0.1 ln(factor) + 1
+    truncate: bool = True  # yarn: whole channels for the ramp's ends
 
 
 @dataclass(frozen=True)
 class Rotary:
-    """Rotation of query and key by an angle that grows with the position (Su et al. 2021, section 3.2)."""
+    """Rotation of query and key by an angle that grows with the position (Su et al. 2021, section 3.2). Only the first
+    `dim` channels of a head turn where it is given."""
 
     theta: float = 10_000.0
+    dim: int | None = None
+    scaling: RopeScaling | None = None
+
+
+@dataclass(frozen=True)
+class ALiBi:
+    """A penalty on each score that grows with the distance, at a slope of its own for each head (Press, Smith & Lewis
+    2022)."""
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A learned number added to each score, for each head and bucket of distances; the layers of a stack share it
+    (Raffel et al. 2020, section 2.1)."""
+
+    n_buckets: int = 32
+    max_distance: int = 128
+
+
+Positions = Learned | Sinusoidal | Rotary | ALiBi | Relative
 
 
 @dataclass(frozen=True)
@@ -46,7 +94,9 @@ class Attention:
     head_dim: int
     qkv_bias: bool = False
     out_bias: bool = False
-    qk_norm: bool = False  # RMSNorm on each query and key head (Qwen3)
+    qk_norm: bool = False  # RMSNorm on each query and key head (Qwen3, Gemma 3)
+    scale: float | None = None  # of the scores; None: 1/sqrt(head_dim)
+    softcap: float | None = None  # scores become softcap · tanh(scores / softcap) (Gemma 2)
     dropout: float = 0.0  # on the attention weights
 
 
@@ -61,13 +111,49 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A whole decoder-only transformer.
+class Experts:
+    """A sparse mixture: a router gives each token to `n_active` of `n_experts` feed-forwards (Shazeer et al. 2017;
+    Jiang et al. 2024, section 2.1), and no token is dropped. Two losses keep the router in balance and its logits
+    small: `balance_loss` (Fedus, Zoph & Shazeer 2022, equation 4) and `z_loss` (Zoph et al. 2022, equation 5) are
+    their weights."""
 
-    `context` is the longest sequence the model is made for. `residual_dropout` and `embedding_dropout` are
-    probabilities. `init_std` is the standard deviation of new weights, by the family's paper; `init_residual_scale`
-    multiplies it for the two matrices of a block that write to the residual stream (GPT-2, section 2.3: 1/sqrt(2L)).
-    `special_tokens` carries the ids a checkpoint needs (bos, eos, pad).
+    n_experts: int
+    n_active: int
+    balance_loss: float = 0.0
+    z_loss: float = 0.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """From states to what they say. `transform`: a dense layer, this activation and a norm come first (BERT). `scale`
+    multiplies the states (T5: d_model^-0.5 where tied). `bias` is one number a token of the vocabulary. `softcap` as in
+    `Attention`, on the logits."""
+
+    transform: str | None = None
+    scale: float = 1.0
+    bias: bool = False
+    softcap: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole transformer.
+
+    `kind`: "decoder" (each position sees what is before it), "encoder" (each sees all), or "encoder-decoder", which
+    has `n_encoder_layers` beside its `n_layers` of the decoder. `context` is the longest sequence the model is made
+    for. `residual` says where the norms stand: "pre", "post", "sandwich" (before and after), "parallel" (attention and
+    feed-forward side by side behind one norm) or "parallel_two_norms". `windows`: for each layer, how many positions
+    a query sees, itself included, or None for all; empty where no layer has one. `local_positions`: what windowed
+    layers use in place of `positions` (Gemma 3).
+
+    `embedding_scale` multiplies embeddings, `embedding_norm` normalizes them, `token_types` is the number of segment
+    embeddings (BERT). `pooler`: a dense layer with tanh on the first position (BERT). `head` is None where a model ends
+    in states (a sentence encoder). `pooling`, "mean" or "first", and `normalize` say how states become one vector.
+
+    `residual_dropout` and `embedding_dropout` are probabilities. `init_std` is the standard deviation of new weights,
+    by the family's paper; `init_residual_scale` multiplies it for the two matrices of a block that write to the
+    residual stream (GPT-2, section 2.3: 1/sqrt(2L)). `special_tokens` carries the ids a checkpoint needs (bos, eos,
+    pad, and start: what a decoder's text begins with after an encoder).
     """
 
     family: str
@@ -77,8 +163,21 @@ class ModelConfig:
     context: int
     attention: Attention
     feed_forward: FeedForward
-    positions: Learned | Rotary
+    positions: Positions
+    kind: str = "decoder"
+    n_encoder_layers: int = 0
     norm: Norm = field(default_factory=Norm)
+    residual: str = "pre"
+    windows: tuple[int | None, ...] = ()
+    local_positions: Positions | None = None
+    experts: Experts | None = None
+    embedding_scale: float = 1.0
+    embedding_norm: bool = False
+    token_types: int = 0
+    pooler: bool = False
+    head: Head | None = field(default_factory=Head)
+    pooling: str = "mean"
+    normalize: bool = True
     tie_embeddings: bool = False
     residual_dropout: float = 0.0
     embedding_dropout: float = 0.0
@@ -88,12 +187,18 @@ class ModelConfig:
 
     def __post_init__(self):
         a = self.attention
-        for name, value in (
+        sizes = [
             ("vocab_size", self.vocab_size), ("d_model", self.d_model), ("n_layers", self.n_layers),
             ("context", self.context), ("n_heads", a.n_heads), ("n_kv_heads", a.n_kv_heads),
             ("head_dim", a.head_dim), ("d_ff", self.feed_forward.d_ff),
-        ):
-            most = 10_000 if name == "n_layers" else 10**9  # beyond, a number was mistyped
+        ]
+        if self.kind == "encoder-decoder":
+            sizes.append(("n_encoder_layers", self.n_encoder_layers))
+        if self.experts:
+            sizes += [("n_experts", self.experts.n_experts), ("n_active", self.experts.n_active)]
+        sizes += [("window", window) for window in self.windows if window is not None]
+        for name, value in sizes:
+            most = 10_000 if name.endswith("layers") else 10**9  # beyond, a number was mistyped
             if type(value) is not int or not 1 <= value <= most:
                 raise RequestError(f"model.{name} is {value!r}; it must be a whole number from 1 to {most:,}")
         for name, value, most in (
@@ -103,16 +208,26 @@ class ModelConfig:
         ):
             if type(value) not in (int, float) or not 0 <= value <= most:
                 raise RequestError(f"model: {name} is {value!r}; it must be a number from 0 to {most:g}")
+        for name, value, allowed in (("kind", self.kind, KINDS), ("residual", self.residual, RESIDUALS)):
+            if value not in allowed:
+                raise RequestError(f"model.{name} is {value!r}; it must be one of {', '.join(allowed)}")
         if a.n_heads % a.n_kv_heads:
             raise RequestError(
                 f"model.n_heads {a.n_heads} is not a multiple of model.n_kv_heads {a.n_kv_heads}: "
                 "every key-value head serves an equal group of query heads"
             )
-        if isinstance(self.positions, Rotary) and a.head_dim % 2:
+        if isinstance(self.positions, Rotary) and (self.positions.dim or a.head_dim) % 2:
             raise RequestError(
-                f"the head width {a.head_dim} is odd; rotary positions turn pairs of channels: make it even"
+                f"the head width {self.positions.dim or a.head_dim} is odd; rotary positions turn pairs of channels: "
+                "make it even"
+            )
+        if self.windows and len(self.windows) != self.n_layers:
+            raise RequestError(f"model.windows has {len(self.windows)} entries; one for each of {self.n_layers} layers")
+        if self.experts and self.experts.n_active > self.experts.n_experts:
+            raise RequestError(
+                f"model.n_active {self.experts.n_active} is more than the {self.experts.n_experts} experts there are"
             )
 
     def special(self, name: str) -> int | None:
-        """The id of the special token `name` (bos, eos, pad), or None."""
+        """The id of the special token `name` (bos, eos, pad, start), or None."""
         return dict(self.special_tokens).get(name)

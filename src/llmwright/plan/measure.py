@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..model.config import ModelConfig
-from ..model.decoder import Decoder, new
+from ..model.build import new
+from ..model.decoder import Decoder
 from ..progress import Progress
 from ..recipe import Optimizer, Recipe
 from ..train import optimizers as optim
@@ -38,7 +39,7 @@ def measure(config: ModelConfig, run: Training, optimizer: Optimizer, device: st
     made = []
     for model in (ends, one):
         masters = Masters(model.to(device).train(), dtype)
-        model.activation_checkpointing = run.activation_checkpointing
+        model.set_activation_checkpointing(run.activation_checkpointing)
         made.append((masters, optim.build(optimizer, masters.weights, set(model.matrices()))))
     budget = seconds / len(run.phases)
 
@@ -108,16 +109,16 @@ def _block(model: Decoder, batch, phase: Phase):
     x = torch.randn(phase.batch, phase.context, model.config.d_model, device=model.device, dtype=model.dtype)
     x.requires_grad_()
     gradient = torch.randn_like(x)
-    geometry = model.positions.geometry(batch.positions)
     mask = None if batch.segments is None else batch.segments[:, None, :, None] == batch.segments[:, None, None, :]
+    geometry = model.geometries(batch.positions, mask, phase.context, phase.context)[model.windows[0]]
 
     def run():
         if model.activation_checkpointing:
             from torch.utils.checkpoint import checkpoint
 
-            y = checkpoint(model.blocks[0], x, geometry, mask, None, use_reentrant=False)
+            y = checkpoint(model.blocks[0], x, geometry, use_reentrant=False)
         else:
-            y = model.blocks[0](x, geometry, mask, None)
+            y = model.blocks[0](x, geometry)
         y.backward(gradient)
 
     return run

@@ -31,10 +31,10 @@ def train(job: Job) -> Outcome:
     precision, peak_rate = _machine(job)
     masters = Masters(model, getattr(torch, precision))
     optimizers = optim.build(settings.optimizer, masters.weights, set(model.matrices()))
-    model.activation_checkpointing = settings.activation_checkpointing
+    model.set_activation_checkpointing(settings.activation_checkpointing)
     model.train()
     if settings.compile:
-        for block in model.blocks:
+        for block in model.all_blocks:
             block.compile()
     counters = _resume(job, masters, optimizers)
     budget = Budget(settings.steps, settings.max_minutes and settings.max_minutes * 60, settings.epochs)

@@ -5,14 +5,16 @@ A sum, so that the loop can average over the valid tokens of all micro-batches a
 
 from torch import Tensor
 
-from .. import kernels
 from ..model.decoder import Decoder
 
 
 def causal(model: Decoder, batch) -> tuple[Tensor, int, dict]:
     """Predict each next token (Radford et al. 2018, equation 1). `batch` is a `data.rows.Batch`; the loss is in nats."""
     hidden = model.hidden(batch.input_ids, positions=batch.positions, segments=batch.segments)  # (B, T, D)
-    loss = kernels.linear_cross_entropy(hidden.flatten(0, 1), model.head_weight, batch.targets.flatten())
+    loss = model.cross_entropy(hidden, batch.targets)
+    router = model.auxiliary_loss()
+    if router is not None:
+        loss = loss + router * batch.n_targets
     return loss, batch.n_targets, {}
 
 

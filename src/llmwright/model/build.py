@@ -1,0 +1,33 @@
+"""From a configuration to a model: empty, or with new weights."""
+
+import torch
+
+from .config import ModelConfig
+from .decoder import Decoder
+from .encoder import Encoder
+from .encoder_decoder import EncoderDecoder
+from .transformer import Transformer
+
+KINDS = {"decoder": Decoder, "encoder": Encoder, "encoder-decoder": EncoderDecoder}
+
+
+def build(config: ModelConfig) -> Transformer:
+    """The model of this configuration; its weights are whatever the memory held."""
+    return KINDS[config.kind](config)
+
+
+def new(config: ModelConfig, seed: int = 0) -> Transformer:
+    """A model with new weights by the family's initialization (`ModelConfig.init_std`, `init_residual_scale`):
+    normal matrices and embeddings, the matrices of a block that write to the residual stream scaled down, norms 1,
+    biases 0. The same seed gives the same weights."""
+    model = build(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim < 2:
+                p.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            elif name.endswith(("attention.out.weight", "down.weight")):
+                p.normal_(0.0, config.init_std, generator=generator).mul_(config.init_residual_scale)
+            else:
+                p.normal_(0.0, config.init_std, generator=generator)
+    return model

@@ -1,0 +1,86 @@
+"""A stack of blocks: embeddings in, states out. A decoder is one, an encoder is one, an encoder-decoder has two."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from . import norms, positions as position_schemes
+from .block import LAYOUTS
+from .cache import KVCache, Memory
+from .config import ModelConfig
+from .positions import Geometry
+
+
+class Stack(nn.Module):
+    """`causal`: whether a position sees only what is before it. `cross`: whether there is an encoder to attend to.
+
+    `compute_dtype` is what the blocks compute in. `activation_checkpointing` makes the backward pass recompute each block
+    instead of keeping its activations (Chen et al. 2016).
+    """
+
+    def __init__(self, config: ModelConfig, *, causal: bool, cross: bool = False, n_layers: int | None = None):
+        super().__init__()
+        self.causal, self.compute_dtype, self.activation_checkpointing = causal, torch.float32, False
+        n_layers = config.n_layers if n_layers is None else n_layers
+        d_model = config.d_model
+        self.positions = position_schemes.build(config.positions, d_model, config.attention)
+        self.local_positions = None
+        if config.local_positions:
+            self.local_positions = position_schemes.build(config.local_positions, d_model, config.attention)
+        self.embedding_norm = norms.build(config.norm, d_model) if config.embedding_norm else nn.Identity()
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout) if config.embedding_dropout else nn.Identity()
+        block = LAYOUTS[config.residual]
+        self.blocks = nn.ModuleList(block(config, layer, cross) for layer in range(n_layers))
+        self.norm = nn.Identity() if config.residual == "post" else norms.build(config.norm, d_model)
+        self.windows = config.windows or (None,) * n_layers  # of each layer
+
+    def run(
+        self, x: Tensor, *, positions: Tensor | None = None, segments: Tensor | None = None,
+        mask: Tensor | None = None, cache: KVCache | None = None, memory: Memory | None = None,
+    ) -> Tensor:
+        """Embeddings `x` (B, T, D) → states (B, T, D) in `compute_dtype`, after the last norm.
+
+        `positions` (B or 1, T) default to 0, 1, …, going on after the cache. `segments` (B, T): tokens see only
+        their own segment's (documents packed into one row). `mask`: as in `kernels.attention`, on top of the causal
+        one, for padding (B, 1, 1, S).
+        """
+        T, past = x.shape[1], 0 if cache is None else cache.length
+        if positions is None:
+            positions = torch.arange(past, past + T, device=x.device)[None]  # (1, T)
+        if segments is not None:
+            mask = segments[:, None, :, None] == segments[:, None, None, :]  # (B, 1, T, T)
+        x = self.positions.embed(x.to(self.compute_dtype), positions)
+        x = self.embedding_dropout(self.embedding_norm(x))
+        seen = self.geometries(positions, mask, T, past + T)
+        for block, window in zip(self.blocks, self.windows):
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, seen[window], cache, memory, use_reentrant=False)
+            else:
+                x = block(x, seen[window], cache, memory)
+        return self.norm(x)
+
+    def geometries(self, positions: Tensor, mask: Tensor | None, T: int, S: int) -> dict[int | None, Geometry]:
+        """What each kind of layer, by its window, needs to know of places."""
+        made = {}
+        for window in dict.fromkeys(self.windows):
+            scheme = self.local_positions if window and self.local_positions is not None else self.positions
+            made[window] = replace(
+                scheme.geometry(positions), causal=self.causal, window=window,
+                mask=_together(mask, scheme.bias(T, S, self.causal)),
+            )
+        return made
+
+    def fill_positions(self) -> None:
+        """Compute the position tables that are not stored (after a load)."""
+        for module in (self.positions, self.local_positions):
+            if module is not None:
+                module.fill()
+
+
+def _together(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """A mask and what is added to the scores, as one."""
+    if mask is None or bias is None:
+        return bias if mask is None else mask
+    return bias.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else bias + mask
