@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,3 +12,36 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a GGUF file of 4-bit weights (Q4_1), from a package index."""
+    return real_model("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 as a directory in its publisher's layout, from a package index."""
+    return real_model("all-minilm-l6-v2")
+
+
+def real_model(name: str) -> Path:
+    """A published model from a package index, brought once into the user's own cache; skips where there is no network.
+
+    What the user pulled from the hub stays: then the package's files go to a folder of the tests beside it.
+    """
+    from llmwright.checkpoint import cache
+    from llmwright.checkpoint.pull import pull
+    from llmwright.errors import WorkError
+
+    record = cache.record(cache.folder(name))
+    before = os.environ.get("LLMWRIGHT_CACHE")
+    if record and not record["source"].startswith("index"):
+        os.environ["LLMWRIGHT_CACHE"] = str(cache.models().parent / "tests")
+    try:
+        return pull(name, source="index").path
+    except WorkError as error:
+        pytest.skip(f"needs {name} from a package index, once: {error}")
+    finally:
+        os.environ.pop("LLMWRIGHT_CACHE") if before is None else os.environ.update(LLMWRIGHT_CACHE=before)

@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
     try:
         return _app()(arguments, prog_name="llmwright", standalone_mode=False) or 0
     except (_Stopped, KeyboardInterrupt):
-        goes_on = arguments[:1] in (["build"], ["pretrain"])
+        goes_on = arguments[:1] in (["build"], ["pretrain"], ["pull"])
         print("stopped" + ("; the same command goes on, and does not repeat what is done" if goes_on else ""), file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -74,7 +74,7 @@ def _explain(error: Exception) -> int:
 def _app():
     import typer
 
-    from . import build, evaluate, generate, info, plan, prepare, pretrain
+    from . import build, evaluate, generate, info, plan, prepare, pretrain, pull
 
     app = typer.Typer(
         add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -83,6 +83,7 @@ def _app():
     )
     app.command("build")(build.build)
     app.command("plan")(plan.plan)
+    app.command("pull")(pull.pull)
     app.command("prepare")(prepare.prepare)
     app.command("pretrain")(pretrain.pretrain)
     app.command("eval")(evaluate.evaluate)
