@@ -31,6 +31,28 @@ def read(path: Path) -> tuple[dict, dict]:
         proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
     except DecodeError:
         raise RequestError(f"{path}: not a SentencePiece model, or damaged") from None
+    return _content(path, proto)
+
+
+def assemble(path: Path, pieces: list[tuple[str, float, int]], ids: dict[str, int | None], *, space_prefix: bool,
+             strip_spaces: bool) -> tuple[dict, dict]:
+    """`read` for a BPE model that `path` keeps as its parts (GGUF, llama2.c): (text, score, type) by id, and the ids of
+    bos, eos, pad and unk."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    for text, score, kind in pieces:
+        proto.pieces.add(piece=text, score=score, type=kind)
+    spec = proto.trainer_spec
+    spec.model_type, spec.byte_fallback = BPE, any(kind == BYTE for *_, kind in pieces)
+    for role in ("unk", "bos", "eos", "pad"):
+        setattr(spec, f"{role}_id", -1 if ids[role] is None else ids[role])
+    proto.normalizer_spec.add_dummy_prefix = space_prefix
+    proto.normalizer_spec.remove_extra_whitespaces = strip_spaces
+    return _content(path, proto)
+
+
+def _content(path: Path, proto) -> tuple[dict, dict]:
     if not proto.pieces or not any(piece.type == UNKNOWN for piece in proto.pieces):
         raise RequestError(f"{path}: not a SentencePiece model, or damaged: no vocabulary in it")
     spec = proto.trainer_spec
