@@ -11,16 +11,18 @@ file's size before anything is made of it, so a damaged or hostile file ends in 
 
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..errors import RequestError
 from .gguf_types import TYPES, BlockType, decode
 
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # as struct does
 STRING, ARRAY = 8, 9
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LONGEST_NAME = 65_535  # bytes; the format's own limit
 REQUIRED = object()
 
@@ -57,7 +59,7 @@ _CALLED = {int: "a whole number, the same for all layers", float: "a number", st
 
 
 @dataclass(frozen=True)
-class Stored:
+class Entry:
     """A tensor in the file. `shape` is as PyTorch counts, outermost dimension first."""
 
     name: str
@@ -74,22 +76,38 @@ class Stored:
     def nbytes(self) -> int:
         return self.kind.nbytes(self.weights)
 
-    def read(self) -> np.ndarray:
-        """The weights, float32, in memory of their own."""
+    def parts(self) -> list["Entry"]:
+        """The slices along the first dimension, as tensors of their own."""
+        shape = self.shape[1:] or (1,)
+        step = self.nbytes // self.shape[0]
+        return [replace(self, shape=shape, offset=self.offset + i * step) for i in range(self.shape[0])]
+
+    def read(self) -> torch.Tensor:
+        """The weights: plain floats as they lie in the file, mapped; blocks decoded to float32."""
+        if self.kind.name in FLOATS:
+            dtype = FLOATS[self.kind.name]
+            return torch.frombuffer(self.file.map, dtype=dtype, count=self.weights, offset=self.offset).view(self.shape)
         data = np.frombuffer(self.file.map, np.uint8, self.nbytes, self.offset)
-        weights = decode(data, self.kind).reshape(self.shape)
-        self.file.forget(self.offset, self.nbytes)
+        weights = torch.from_numpy(decode(data, self.kind)).view(self.shape)
+        self.forget()
         return weights
+
+    def forget(self) -> None:
+        """Let the system take back the pages that hold this tensor alone; they can be read from the file again."""
+        start = -(-self.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (self.offset + self.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > start and hasattr(mmap, "MADV_DONTNEED"):
+            self.file.map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 class GGUFFile:
-    """An open GGUF file: `metadata` and `tensors` (name → Stored)."""
+    """An open GGUF file: `metadata` and `tensors` (name → Entry)."""
 
     def __init__(self, path: Path):
         self.path = path
         try:
             with open(path, "rb") as file:
-                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # a change to a weight stays in memory
         except ValueError:  # nothing to map
             raise RequestError(f"{path}: not a GGUF file: it is empty") from None
         except OSError as error:
@@ -101,12 +119,6 @@ class GGUFFile:
         if alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
             raise RequestError(f"{path}: general.alignment is {alignment}; it must be a power of two")
         self.tensors = {t.name: t for t in header.tensors(n_tensors, alignment, self)}
-
-    def forget(self, offset: int, nbytes: int) -> None:
-        """Let the system take back the pages that hold these bytes of the file; they can be read again."""
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        if hasattr(self.map, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
-            self.map.madvise(mmap.MADV_DONTNEED, start, offset + nbytes - start)
 
 
 class _Header:
@@ -203,7 +215,7 @@ class _Header:
         self.at = at
         return found
 
-    def tensors(self, count: int, alignment: int, file: "GGUFFile") -> list[Stored]:
+    def tensors(self, count: int, alignment: int, file: "GGUFFile") -> list[Entry]:
         entries, names = [], set()
         for _ in range(count):
             name = self.string("a tensor's name", LONGEST_NAME)
@@ -220,7 +232,7 @@ class _Header:
         start = -(-self.at // alignment) * alignment
         found, end = [], start
         for name, shape, kind, offset in sorted(entries, key=lambda entry: entry[3]):
-            tensor = Stored(name, shape, kind, start + offset, file)
+            tensor = Entry(name, shape, kind, start + offset, file)
             said = _short(name)
             if offset % alignment:
                 raise self.fail(f"the tensor {said} begins at {offset:,}, which is not a multiple of {alignment}")

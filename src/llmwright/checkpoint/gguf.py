@@ -1,0 +1,84 @@
+"""GGUF, llama.cpp's file format: one file with a model's settings, tokenizer, chat template and weights.
+
+What is read from one is what a model directory would hold: a config.json, weights under the published names, a
+tokenizer.json. From there on, loading goes the same way for both.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import families
+from ..errors import RequestError
+from ..model.config import ModelConfig
+from ..model.transformer import Transformer
+from ..tokens import gguf_tokenizer
+from ..tokens.tokenizer import Tokenizer
+from . import gguf_names
+from .gguf_file import GGUFFile
+from .weights import Stored, assemble
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a GGUF file holds, as published files would: `config` is config.json, `weights` are still in the file."""
+
+    config: dict
+    weights: Iterable[Stored]
+    tokenizer_tree: dict
+    tokenizer_config: dict
+
+    @property
+    def chat_template(self) -> str | None:
+        return self.tokenizer_config.get("chat_template")
+
+
+def read(path: Path | str) -> Contents:
+    """The contents of a GGUF file. Raises RequestError, one line, for a file that is damaged or not supported."""
+    gguf = _open(path)
+    config = gguf_names.read_config(gguf)
+    return Contents(config, gguf_names.published(gguf, config), *gguf_tokenizer.read(gguf.metadata))
+
+
+def load(
+    path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> tuple[Transformer, Tokenizer]:
+    """The model, its blocks' matrices in `dtype`, and its tokenizer."""
+    contents = read(path)
+    model = assemble(_model_config(contents, path), contents.weights, Path(path), dtype=dtype, device=device)
+    return model, tokenizer_of(contents, path)
+
+
+def load_config(path: Path | str) -> ModelConfig:
+    """The model's configuration alone."""
+    gguf = _open(path)
+    return families.read_config(gguf_names.read_config(gguf))
+
+
+def tokenizer_of(contents: Contents, path: Path | str) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer(contents.tokenizer_tree, contents.tokenizer_config)
+        _ = tokenizer._plain_core  # the library's own check of the content
+        return tokenizer
+    except RequestError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise RequestError(f"{path}: its tokenizer cannot be used: {error}") from None
+
+
+def _model_config(contents: Contents, path: Path | str) -> ModelConfig:
+    try:
+        return families.read_config(contents.config)
+    except RequestError as error:
+        raise RequestError(f"{path}: {str(error).removeprefix('config.json: ')}") from None
+
+
+def _open(path: Path | str) -> GGUFFile:
+    path = Path(path).expanduser()
+    gguf = GGUFFile(path)
+    parts = gguf.metadata.get("split.count", int, 1)
+    if parts > 1:
+        raise RequestError(f"{path}: one of {parts} parts of a model; join them first: llama-gguf-split --merge")
+    return gguf
