@@ -8,17 +8,17 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .. import families
 from ..errors import RequestError
-from ..families.names import from_published, to_published
+from ..families.names import to_published
 from ..model.config import ModelConfig
-from ..model.build import build
 from ..model.transformer import Transformer
+from . import pickles, safetensors_file
 from .files import new_directory
+from .weights import Stored, assemble
 
 SHARD_BYTES = 5_000_000_000
 
@@ -55,31 +55,23 @@ def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = 
     """
     path = Path(path).expanduser()
     config = load_config(path)
-    with torch.device("meta"):
-        model = build(config)
-    shapes = {name: p.shape for name, p in model.named_parameters()}
-    weights = _read_weights(path, config, shapes)
-    model = model.to_empty(device=device)
-    model.set_dtype(dtype)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(weights.pop(name))
-    model.fill()
-    return model.eval()
+    return assemble(config, stored_weights(path), path, dtype=dtype, device=device)
 
 
 def load_config(path: Path) -> ModelConfig:
-    file = path / "config.json"
+    file, found = path / "config.json", None
     if not path.is_dir():
         raise RequestError(f"{path}: no such model directory")
     try:
-        return families.read_config(json.loads(file.read_text(encoding="utf-8")))
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return families.read_config(found)
     except FileNotFoundError:
         raise RequestError(f"{path}: not a model directory: it has no config.json") from None
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{file}: not valid JSON: {_first_line(error)}") from None
     except RequestError as error:
-        raise RequestError(f"{path}: {error}") from None
+        own = "; the code that it brings (auto_map) is never run" if isinstance(found, dict) and "auto_map" in found else ""
+        raise RequestError(f"{path}: {error}{own}") from None
 
 
 def _write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
@@ -102,51 +94,35 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor]) -> None:
     _dump(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
 
 
-def _read_weights(path: Path, config: ModelConfig, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """Our names → tensors mapped from the files."""
-    family = families.find(config.family)
-    rules = {r.theirs: r for r in family.rules(config)}
-    weights: dict[str, Tensor] = {}
-    left_over = []
-    for file in _weight_files(path):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():
-                    known = name if name in rules else family.prefix + name
-                    if known in rules:
-                        tensor = tensors.get_tensor(name)
-                        if not tensor.is_floating_point():
-                            raise ValueError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}; weights are "
-                                             "floating-point numbers, and quantized files are not read")
-                        weights |= from_published(tensor, rules[known], shapes)
-                    elif not name.endswith(family.ignored) and not (config.tie_embeddings and name in family.tied):
-                        left_over.append(name)
-        except (SafetensorError, OSError) as error:
-            raise RequestError(f"{file}: not a readable safetensors file: {_first_line(error)}") from None
-        except ValueError as error:
-            raise RequestError(f"{file}: {error}") from None
-    missing = [r.theirs for r in rules.values() if r.ours[0] not in weights]
-    for what, names in (("missing", missing), ("not part of this architecture", left_over)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise RequestError(f"{path}: weights {what}: {', '.join(names[:3])}{more}")
-    return weights
+def stored_weights(path: Path) -> list[Stored]:
+    """The tensors of a model directory's files, not read yet: safetensors, or PyTorch's own files where there are none.
+    Raises RequestError that names the file at fault."""
+    for name, read in (("model.safetensors", safetensors_file.stored), ("pytorch_model.bin", pickles.stored)):
+        index = path / f"{name}.index.json"
+        if index.exists():
+            return _shards(index, read)
+        if (path / name).exists():
+            return read(path / name)
+    raise RequestError(f"{path}: model.safetensors is missing, and so are its shards and pytorch_model.bin")
 
 
-def _weight_files(path: Path) -> list[Path]:
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            files = [path / Path(name).name for name in names]  # in this directory, whatever the index says
-        except (ValueError, LookupError, AttributeError, TypeError, OSError) as error:
-            raise RequestError(f"{index}: not an index of shards: {_first_line(error)}") from None
-    else:
-        files = [path / "model.safetensors"]
-    for file in files:
-        if not file.exists():
-            raise RequestError(f"{path}: {file.name} is missing; weights are read from safetensors files only")
-    return files
+def _shards(index: Path, read) -> list[Stored]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        # in this directory, whatever the index says
+        where = {name: index.parent / Path(file).name for name, file in weight_map.items()}
+    except (ValueError, LookupError, AttributeError, TypeError, OSError, RecursionError) as error:
+        raise RequestError(f"{index}: not an index of shards: {_first_line(error)}") from None
+    tensors = []
+    for file in sorted(set(where.values())):
+        if not file.is_file():
+            raise RequestError(f"{index.parent}: {file.name} is missing; {index.name} names it")
+        tensors += read(file)
+    held = {(tensor.name, tensor.file) for tensor in tensors}
+    for name, file in where.items():
+        if (name, file) not in held:
+            raise RequestError(f"{file}: {name[:120]} is missing; {index.name} says that it is in this file")
+    return tensors
 
 
 def _first_line(error: Exception) -> str:
