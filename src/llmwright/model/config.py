@@ -164,9 +164,9 @@ class ModelConfig:
     attention: Attention
     feed_forward: FeedForward
     positions: Positions
+    norm: Norm = field(default_factory=Norm)
     kind: str = "decoder"
     n_encoder_layers: int = 0
-    norm: Norm = field(default_factory=Norm)
     residual: str = "pre"
     windows: tuple[int | None, ...] = ()
     local_positions: Positions | None = None
