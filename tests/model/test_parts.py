@@ -38,7 +38,7 @@ def test_alibi_slopes_are_those_of_the_paper():
 
 
 def test_alibi_takes_slope_times_distance():
-    bias = positions.ALiBiPositions(2).bias(2, 4, causal=True)  # queries at places 2 and 3
+    bias = positions.ALiBiPositions(ALiBi(), 2).bias(torch.tensor([[2, 3]]), 4, causal=True)  # queries at places 2 and 3
     assert bias[0, 0, 0, :3].tolist() == pytest.approx([-2 / 16, -1 / 16, 0])
     assert bias[0, 1, 1].tolist() == pytest.approx([-3 / 256, -2 / 256, -1 / 256, 0])
 

@@ -9,6 +9,7 @@ from .encoder_decoder import EncoderDecoder
 from .transformer import Transformer
 
 KINDS = {"decoder": Decoder, "encoder": Encoder, "encoder-decoder": EncoderDecoder}
+TABLES = ("embed", "positions", "token_types")  # weights whose rows are looked up
 
 
 def build(config: ModelConfig) -> Transformer:
@@ -17,17 +18,18 @@ def build(config: ModelConfig) -> Transformer:
 
 
 def new(config: ModelConfig, seed: int = 0) -> Transformer:
-    """A model with new weights by the family's initialization (`ModelConfig.init_std`, `init_residual_scale`):
-    normal matrices and embeddings, the matrices of a block that write to the residual stream scaled down, norms 1,
-    biases 0. The same seed gives the same weights."""
+    """A model with new weights by the family's initialization (`ModelConfig.init_std`, `init_fan_in`,
+    `init_residual_scale`): normal matrices and embeddings, the matrices of a block that write to the residual stream
+    scaled down, norms 1, biases 0. The same seed gives the same weights."""
     model = build(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
             if p.ndim < 2:
                 p.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-            elif name.endswith(("attention.out.weight", "down.weight")):
-                p.normal_(0.0, config.init_std, generator=generator).mul_(config.init_residual_scale)
-            else:
-                p.normal_(0.0, config.init_std, generator=generator)
+                continue
+            by_inputs = config.init_fan_in and not any(table in name for table in TABLES)
+            p.normal_(0.0, p.shape[-1] ** -0.5 if by_inputs else config.init_std, generator=generator)
+            if name.endswith(("attention.out.weight", "down.weight")):
+                p.mul_(config.init_residual_scale)
     return model

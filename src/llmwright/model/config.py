@@ -70,7 +70,11 @@ class Rotary:
 @dataclass(frozen=True)
 class ALiBi:
     """A penalty on each score that grows with the distance, at a slope of its own for each head (Press, Smith & Lewis
-    2022)."""
+    2022). `scale` multiplies the penalties. `rounded`: they are slope · place of the key, both rounded to bfloat16
+    (Falcon), and so no longer a matter of the distance alone."""
+
+    scale: float = 1.0
+    rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,9 +155,10 @@ class ModelConfig:
     in states (a sentence encoder). `pooling`, "mean" or "first", and `normalize` say how states become one vector.
 
     `residual_dropout` and `embedding_dropout` are probabilities. `init_std` is the standard deviation of new weights,
-    by the family's paper; `init_residual_scale` multiplies it for the two matrices of a block that write to the
-    residual stream (GPT-2, section 2.3: 1/sqrt(2L)). `special_tokens` carries the ids a checkpoint needs (bos, eos,
-    pad, and start: what a decoder's text begins with after an encoder).
+    by the family's paper, or with `init_fan_in` that of new embeddings, where matrices have 1/sqrt(their inputs);
+    `init_residual_scale` multiplies it for the two matrices of a block that write to the residual stream (GPT-2,
+    section 2.3: 1/sqrt(2L)). `special_tokens` carries the ids a checkpoint needs (bos, eos, pad, and start: what a
+    decoder's text begins with after an encoder).
     """
 
     family: str
@@ -182,6 +187,7 @@ class ModelConfig:
     residual_dropout: float = 0.0
     embedding_dropout: float = 0.0
     init_std: float = 0.02
+    init_fan_in: bool = False
     init_residual_scale: float = 1.0
     special_tokens: tuple[tuple[str, int], ...] = ()
 

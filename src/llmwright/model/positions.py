@@ -72,9 +72,9 @@ class Scheme(nn.Module):
     def geometry(self, positions: Tensor) -> Geometry:
         return Geometry()
 
-    def bias(self, T: int, S: int, causal: bool) -> Tensor | None:
-        """What is added to the scores, (1, H, T, S) float32, or None. The last query stands at the last key when
-        `causal`, and query t at key t when not."""
+    def bias(self, positions: Tensor, S: int, causal: bool) -> Tensor | None:
+        """What is added to the scores of queries at `positions` (B or 1, T), (B or 1, H, T or 1, S) float32, or None.
+        The last query stands at the last key when `causal`, and query t at key t when not."""
         return None
 
     def fill(self) -> None:
@@ -153,17 +153,30 @@ def alibi_slopes(n_heads: int) -> Tensor:
 
 
 class ALiBiPositions(Scheme):
-    def __init__(self, n_heads: int):
+    def __init__(self, scheme: spec.ALiBi, n_heads: int):
         super().__init__()
-        self.n_heads = n_heads
+        self.scheme, self.n_heads = scheme, n_heads
         self.register_buffer("slopes", torch.empty(n_heads), persistent=False)
         self.fill()
 
     def fill(self):
         self.slopes = alibi_slopes(self.n_heads).to(self.slopes.device)
 
-    def bias(self, T, S, causal):
-        return -self.slopes[None, :, None, None] * _distances(T, S, causal, self.slopes.device).abs()
+    def bias(self, positions, S, causal):
+        slopes = self.scheme.scale * self.slopes[None, :, None, None]
+        return -slopes * _distances(positions.shape[1], S, causal, slopes.device).abs()
+
+
+class RoundedALiBiPositions(ALiBiPositions):
+    """slope · place of the key, which to the softmax is the same as - slope · distance, but for the rounding. The place
+    counts from the row's first token."""
+
+    def bias(self, positions, S, causal):
+        keys = positions  # (B or 1, S)
+        if positions.shape[1] < S:
+            keys = (positions[:, -1:] + torch.arange(1 - S, 1, device=positions.device)).clamp(min=0)
+        made = self.slopes.bfloat16()[:, None] * keys.bfloat16()[:, None]  # (B or 1, H, S)
+        return self.scheme.scale * made.float()[:, :, None]
 
 
 class RelativePositions(Scheme):
@@ -175,8 +188,8 @@ class RelativePositions(Scheme):
         self.scheme = scheme
         self.weight = nn.Parameter(torch.empty(scheme.n_buckets, n_heads))
 
-    def bias(self, T, S, causal):
-        buckets = self.buckets(_distances(T, S, causal, self.weight.device), causal)  # (T, S)
+    def bias(self, positions, S, causal):
+        buckets = self.buckets(_distances(positions.shape[1], S, causal, self.weight.device), causal)  # (T, S)
         return self.weight[buckets].permute(2, 0, 1)[None].float()  # (1, H, T, S)
 
     def buckets(self, distances: Tensor, causal: bool) -> Tensor:
@@ -201,6 +214,6 @@ def build(scheme: spec.Positions, d_model: int, attention: spec.Attention) -> Sc
     if isinstance(scheme, spec.Rotary):
         return RotaryPositions(scheme, attention.head_dim)
     if isinstance(scheme, spec.ALiBi):
-        return ALiBiPositions(attention.n_heads)
+        return (RoundedALiBiPositions if scheme.rounded else ALiBiPositions)(scheme, attention.n_heads)
     return RelativePositions(scheme, attention.n_heads)
 

@@ -53,7 +53,7 @@ class Stack(nn.Module):
             mask = segments[:, None, :, None] == segments[:, None, None, :]  # (B, 1, T, T)
         x = self.positions.embed(x.to(self.compute_dtype), positions)
         x = self.embedding_dropout(self.embedding_norm(x))
-        seen = self.geometries(positions, mask, T, past + T)
+        seen = self.geometries(positions, mask, past + T)
         for block, window in zip(self.blocks, self.windows):
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, seen[window], cache, memory, use_reentrant=False)
@@ -61,14 +61,14 @@ class Stack(nn.Module):
                 x = block(x, seen[window], cache, memory)
         return self.norm(x)
 
-    def geometries(self, positions: Tensor, mask: Tensor | None, T: int, S: int) -> dict[int | None, Geometry]:
+    def geometries(self, positions: Tensor, mask: Tensor | None, S: int) -> dict[int | None, Geometry]:
         """What each kind of layer, by its window, needs to know of places."""
         made = {}
         for window in dict.fromkeys(self.windows):
             scheme = self.local_positions if window and self.local_positions is not None else self.positions
             made[window] = replace(
                 scheme.geometry(positions), causal=self.causal, window=window,
-                mask=_together(mask, scheme.bias(T, S, self.causal)),
+                mask=_together(mask, scheme.bias(positions, S, self.causal)),
             )
         return made
 
