@@ -1,7 +1,6 @@
 """What a path holds, as data: a model, a run, a data directory or a tokenizer. Reads headers, not weights."""
 
 import json
-import struct
 from collections import Counter
 from pathlib import Path
 
@@ -37,11 +36,10 @@ def describe(path: str | Path) -> dict:
 
 
 def existing(path: str | Path) -> Path:
-    """`path`, its ~ expanded. Raises RequestError when nothing is there."""
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise RequestError(f"{path}: no such file or directory")
-    return path
+    """`path`, its ~ expanded, or the place of a pulled model of that name. Raises RequestError when there is neither."""
+    from ..checkpoint.cache import resolve
+
+    return resolve(path)
 
 
 def _model(path: Path) -> dict:
@@ -54,6 +52,7 @@ def _model(path: Path) -> dict:
     dtypes = Counter()
     for file in files:
         dtypes.update(_dtypes(file))
+    files = files or sorted(path.glob("pytorch_model*.bin"))
     return {
         "kind": "model", "path": str(path), "family": config.family, "parameters": counted.total,
         "parts": counted.parts, "layers": config.n_layers, "d_model": config.d_model, "d_ff": config.feed_forward.d_ff,
@@ -79,21 +78,13 @@ def _tokenizer_fault(path: Path, vocab_size: int) -> str | None:
 
 
 def _dtypes(file: Path) -> dict[str, int]:
-    """Elements by dtype, from a safetensors file's header: 8 bytes of length, then JSON."""
-    try:
-        with open(file, "rb") as f:
-            (length,) = struct.unpack("<Q", f.read(8))
-            if length > min(100_000_000, file.stat().st_size):
-                raise ValueError("the header is longer than the file")
-            header = json.loads(f.read(length))
-        counts: dict[str, int] = {}
-        for name, entry in header.items():
-            if name != "__metadata__":
-                begin, end = entry["data_offsets"]
-                counts[entry["dtype"]] = counts.get(entry["dtype"], 0) + end - begin
-        return counts
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise RequestError(f"{file}: not a readable safetensors file: {error}") from None
+    """Bytes by dtype, from a safetensors file's header."""
+    from ..checkpoint.safetensors_file import read_header
+
+    counts: dict[str, int] = {}
+    for entry in read_header(file).values():
+        counts[entry.dtype] = counts.get(entry.dtype, 0) + entry.end - entry.begin
+    return counts
 
 
 def _run(path: Path) -> dict:
@@ -198,7 +189,7 @@ def lines(found: dict) -> list[tuple[str, str]]:
 
 def _model_lines(m: dict) -> list[tuple[str, str]]:
     parts = ", ".join(f"{name.replace('_', '-')} {n:,}" for name, n in m["parts"].items() if n)
-    size = f"{amount(m['bytes'], 'B')} in {len(m['files'])} file{'s' * (len(m['files']) != 1)}, {m['dtype']}"
+    size = f"{amount(m['bytes'], 'B')} in {len(m['files'])} file{'s' * (len(m['files']) != 1)}, {m['dtype'] or 'PyTorch pickles'}"
     tokenizer = "tokenizer.json" if m["tokenizer"] else "none in this directory"
     if m["tokenizer_fault"]:
         tokenizer += f", which cannot be used: {m['tokenizer_fault']}"
@@ -210,7 +201,7 @@ def _model_lines(m: dict) -> list[tuple[str, str]]:
         ("heads", f"{m['heads']} of width {m['head_dim']}, {m['kv_heads']} for keys and values"),
         ("context", f"{m['context']:,} tokens"),
         ("vocabulary", f"{m['vocab_size']:,}, head {'tied to the embedding' if m['tied'] else 'of its own'}"),
-        ("weights", size if m["files"] else "none: no safetensors file"),
+        ("weights", size if m["files"] else "none: neither safetensors nor pytorch_model.bin"),
         ("tokenizer", tokenizer),
     ]
 

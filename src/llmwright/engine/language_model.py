@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import directory
+from ..checkpoint import cache, directory
 from ..errors import RequestError
 from ..model.decoder import Decoder
 from ..tokens import load as load_tokenizer
@@ -44,10 +44,8 @@ class LanguageModel:
 
 def model_directory(path: Path | str) -> Path:
     """`path` if it is a model directory; of a run directory its model, or while it trains its best or last
-    checkpoint's. Raises RequestError when there is none."""
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise RequestError(f"{path}: no such file or directory")
+    checkpoint's; the directory of a pulled model of that name. Raises RequestError when there is none."""
+    path = cache.resolve(path)
     if not path.is_dir():
         raise RequestError(f"{path}: not a directory; a model is a directory with config.json and model.safetensors")
     places = [path, path / "model"]
