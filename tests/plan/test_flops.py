@@ -29,10 +29,11 @@ def test_forward_is_what_torch_counts():
     from torch.utils.flop_counter import FlopCounterMode
 
     from llmwright.kernels import reference
-    from llmwright.model import attention, decoder
+    from llmwright.model import attention
+    from llmwright.model.build import new
 
     config = ModelConfig("llama", 50, 32, 2, 16, Attention(4, 2, 8), FeedForward(64), Rotary())
-    model = decoder.new(config)
+    model = new(config)
     counter = FlopCounterMode(display=False)
     fused, attention.kernels.attention = attention.kernels.attention, reference.attention  # countable products
     try:
