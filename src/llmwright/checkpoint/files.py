@@ -46,16 +46,21 @@ def disk_errors(path: Path):
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Write `content` at `path`, atomically."""
-    data = content.encode() if isinstance(content, str) else content
+    with new_file(path) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def new_file(path: Path):
+    """A file to write; at the end it is synced and takes `path`'s place. On an error nothing of it stays."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.new-")
+        os.close(fd)
         try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            yield Path(name)
             os.chmod(name, 0o644)
+            sync(Path(name))
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ change is here with its inverse.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -216,28 +216,35 @@ def _stored(name: str, entry: Entry, change: Change | None, c: dict) -> Stored:
     return Stored(name, shape, entry.kind.name, entry.file.path, True, read, entry.forget)
 
 
-def from_published(weights: dict[str, Tensor], architecture: Architecture, c: dict) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """(name in the file, what makes its tensor), in the order of the layers; RequestError for a weight without a name."""
+@dataclass(frozen=True)
+class Place:
+    """Where published weights go in the file: one, or a layer's experts, and what is changed on the way."""
+
+    name: str
+    published: tuple[str, ...]
+    change: Change | None
+
+    def make(self, weights: list[Tensor], c: dict) -> Tensor:
+        if self.change:
+            weights = [self.change.do(t, c) for t in weights]
+        return weights[0] if len(weights) == 1 else torch.stack(weights)
+
+
+def places(names: Iterable[str], architecture: Architecture, c: dict) -> list[Place]:
+    """The places of the published `names`, in the order of the layers. RequestError for a weight that has none."""
+    left, found = dict.fromkeys(names), []
     layers = c.get("num_hidden_layers") or c.get("n_layer")
-    left = dict.fromkeys(weights)
-    for stem, theirs in architecture.names.items():
-        for i in range(layers) if "{i}" in stem else (0,):
+    once, each = ({s: t for s, t in architecture.names.items() if ("{i}" in s) == layer} for layer in (False, True))
+    for i, stems in [(None, once), *((i, each) for i in range(layers))]:
+        for stem, theirs in stems.items():
             for kind in ("weight", "bias"):
                 name = f"{theirs.replace('{i}', str(i))}.{kind}"
-                parts = [name]
-                if "{e}" in name:
-                    parts = [name.replace("{e}", str(e)) for e in range(c.get("num_local_experts") or 0)]
-                if parts and all(part in weights for part in parts):
+                experts = range(c.get("num_local_experts") or 0) if "{e}" in name else (0,)
+                parts = tuple(name.replace("{e}", str(e)) for e in experts)
+                if parts and all(part in left for part in parts):
                     for part in parts:
                         left.pop(part)
-                    yield f"{stem.replace('{i}', str(i))}.{kind}", _changed(weights, parts, architecture.changes.get(stem), c)
+                    found.append(Place(f"{stem.replace('{i}', str(i))}.{kind}", parts, architecture.changes.get(stem)))
     if left:
         raise RequestError(f"llama.cpp has no place for the weight {next(iter(left))}")
-
-
-def _changed(weights: dict[str, Tensor], names: list[str], change: Change | None, c: dict) -> Callable[[], Tensor]:
-    def make() -> Tensor:
-        tensors = [weights[name] if change is None else change.do(weights[name], c) for name in names]
-        return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
-
-    return make
+    return found
