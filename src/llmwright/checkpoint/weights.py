@@ -46,6 +46,9 @@ def assemble(
     Raises RequestError when a weight is missing, left over, there twice, of another shape than the configuration calls
     for, or not a floating-point number; nothing was allocated then.
     """
+    stored, fit = list(stored), families.find(config.family).fit
+    if fit:
+        config = fit(config, {tensor.name for tensor in stored})
     with torch.device("meta"):
         model = build(config)
     model.set_dtype(dtype)
@@ -67,8 +70,8 @@ def match(config: ModelConfig, stored: Iterable[Stored], shapes: dict[str, torch
     found: dict[str, Stored] = {}
     left_over = []
     for tensor in stored:
-        name = tensor.name if tensor.name in rules else family.prefix + tensor.name
-        if name not in rules:
+        name = family.meant(tensor.name, rules)
+        if name is None:
             if not tensor.name.endswith(family.ignored) and not (config.tie_embeddings and tensor.name in family.tied):
                 left_over.append(tensor.name)
             continue
@@ -85,7 +88,7 @@ def match(config: ModelConfig, stored: Iterable[Stored], shapes: dict[str, torch
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise RequestError(f"{where}: weights {what}: {', '.join(name[:120] for name in names[:3])}{more}")
-    return [(rules[name], tensor) for name, tensor in found.items()]
+    return [(rule, found[name]) for name, rule in rules.items()]
 
 
 def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:

@@ -4,11 +4,18 @@ import difflib
 
 from ..errors import RequestError
 from ..model.config import ModelConfig
+from .bert import BERT
+from .bloom import BLOOM
+from .falcon import FALCON
 from .family import Family
 from .gpt2 import GPT2
 from .llama import LLAMA, QWEN3
+from .palm import PALM
+from .roberta import ROBERTA, XLM_ROBERTA
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (LLAMA, QWEN3, GPT2)}
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (
+    LLAMA, QWEN3, GPT2, BLOOM, FALCON, PALM, BERT, ROBERTA, XLM_ROBERTA,
+)}
 
 
 def find(model_type: str | None) -> Family:

@@ -16,7 +16,9 @@ class Family:
     matters; where a family has several architectures, `write` says "architectures" itself. `rules(ModelConfig)` lists
     the weights. `ignored` are endings of published names that hold no weights (masks, rotary tables); `tied` are names
     that repeat the embeddings where these are tied, and are then passed over. `prefix` may be missing from published
-    names.
+    names, or stand before them where ours have none. `renamed` pairs endings of older files with today's. `fit`: of a
+    family whose files may end in more or fewer parts than their `config.json` says, the composition that the names
+    in the files call for.
     """
 
     model_type: str
@@ -27,6 +29,14 @@ class Family:
     prefix: str = ""
     ignored: tuple[str, ...] = ()
     tied: tuple[str, ...] = ("lm_head.weight",)
+    renamed: tuple[tuple[str, str], ...] = ()
+    fit: Callable[[ModelConfig, set[str]], ModelConfig] | None = None
+
+    def meant(self, name: str, known) -> str | None:
+        """The one of the `known` names that a file's `name` stands for."""
+        for old, new in self.renamed:
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        return next((n for n in (name, self.prefix + name, name.removeprefix(self.prefix)) if n in known), None)
 
 
 def need(config: dict, key: str) -> int:
