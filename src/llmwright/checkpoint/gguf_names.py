@@ -111,7 +111,7 @@ def _llama_metadata(c: dict) -> dict:
     return {"attention.sliding_window": c["sliding_window"]} if c.get("sliding_window") else {}
 
 
-_PAIRS = {"blk.{i}.attn_q": _pairs("num_attention_heads"), "blk.{i}.attn_k": _pairs("num_key_value_heads")}
+PAIRS = {"blk.{i}.attn_q": _pairs("num_attention_heads"), "blk.{i}.attn_k": _pairs("num_key_value_heads")}
 
 # GPT-2
 
@@ -135,7 +135,7 @@ def _gpt2_metadata(c: dict) -> dict:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture(("llama", "mistral"), _SIZES, _LLAMA, _llama_config, _llama_metadata, _PAIRS),
+    "llama": Architecture(("llama", "mistral"), _SIZES, _LLAMA, _llama_config, _llama_metadata, PAIRS),
     "qwen3": Architecture(("qwen3",), _SIZES, _LLAMA | _HEAD_NORMS, _llama_like("qwen3")),
     "gpt2": Architecture(
         ("gpt2",), _GPT2_SIZES, _GPT2, lambda gguf, c: {"model_type": "gpt2", "activation_function": "gelu_new"},

@@ -198,8 +198,10 @@ def write(tokenizer: Tokenizer, rows: int, pre: str | None = None) -> dict:
         raise RequestError(f"a tokenizer of the kind {tokenizer.kind} has no place in a GGUF file here; byte-level BPE and "
                            "SentencePiece BPE have")
     entries: dict = {}
+    exact = True
     if tokenizer.byte_level:
         found = _name(tree)
+        exact = pre in (None, found)
         if pre is not None and pre not in NAMES:
             raise RequestError(f"--pre {pre!r} is not known; known: {', '.join(NAMES)}")
         if found is None and pre is None:
@@ -209,7 +211,6 @@ def write(tokenizer: Tokenizer, rows: int, pre: str | None = None) -> dict:
         entries |= {"model": "gpt2", "pre": pre or found, "merges": [
             merge if isinstance(merge, str) else " ".join(merge) for merge in tree["model"]["merges"]]}
     else:
-        found = pre
         entries |= {"model": "llama", "scores": _scores(tree, rows), "add_space_prefix": _space_prefix(tree)}
     tokens, types = _tokens(tokenizer, rows)
     entries |= {"tokens": tokens, "token_type": types}
@@ -220,7 +221,7 @@ def write(tokenizer: Tokenizer, rows: int, pre: str | None = None) -> dict:
     entries["add_bos_token"] = config.get("add_bos_token", tokenizer.bos_id is not None and first == tokenizer.bos_id)
     entries["add_eos_token"] = config.get("add_eos_token", tokenizer.eos_id is not None and last == tokenizer.eos_id)
     written = {f"tokenizer.ggml.{key}": value for key, value in entries.items()}
-    if found is None or (pre and pre != found):
+    if not exact:
         written["tokenizer.huggingface.json"] = json.dumps(tree, ensure_ascii=False)
     return written
 
