@@ -2,7 +2,7 @@
 
 import torch
 
-from .config import ModelConfig
+from .config import ModelConfig, Relative
 from .decoder import Decoder
 from .encoder import Encoder
 from .encoder_decoder import EncoderDecoder
@@ -28,8 +28,21 @@ def new(config: ModelConfig, seed: int = 0) -> Transformer:
             if p.ndim < 2:
                 p.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
                 continue
-            by_inputs = config.init_fan_in and not any(table in name for table in TABLES)
-            p.normal_(0.0, p.shape[-1] ** -0.5 if by_inputs else config.init_std, generator=generator)
+            p.normal_(0.0, _std(config, name, p), generator=generator)
             if name.endswith(("attention.out.weight", "down.weight")):
                 p.mul_(config.init_residual_scale)
     return model
+
+
+def _std(config: ModelConfig, name: str, p: torch.Tensor) -> float:
+    if not config.init_fan_in:
+        return config.init_std
+    if "positions" in name and isinstance(config.positions, Relative):
+        return config.d_model**-0.5  # numbers that are added to scores, as T5 has them
+    if any(table in name for table in TABLES):
+        return config.init_std
+    std = p.shape[-1] ** -0.5
+    scale, usual = config.attention.scale, config.attention.head_dim**-0.5
+    if name.endswith("query.weight") and scale is not None:
+        std *= usual / scale  # new scores have the same size, whatever multiplies them (T5: nothing does)
+    return std

@@ -112,6 +112,7 @@ class FeedForward:
     activation: str = "silu"  # silu, gelu, gelu_tanh, relu
     gated: bool = True
     bias: bool = False
+    dropout: float = 0.0  # on the wide activations
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,7 @@ class ModelConfig:
         for name, value, most in (
             ("norm.eps", self.norm.eps, 1), ("init_std", self.init_std, 1e3),
             ("rope_theta", getattr(self.positions, "theta", 1.0), 1e15), ("attention dropout", a.dropout, 1),
+            ("feed-forward dropout", self.feed_forward.dropout, 1),
             ("residual dropout", self.residual_dropout, 1), ("embedding dropout", self.embedding_dropout, 1),
         ):
             if type(value) not in (int, float) or not 0 <= value <= most:
@@ -235,5 +237,9 @@ class ModelConfig:
             )
 
     def special(self, name: str) -> int | None:
-        """The id of the special token `name` (bos, eos, pad, start), or None."""
-        return dict(self.special_tokens).get(name)
+        """The id of the special token `name` (bos, eos, pad, start), the first of several, or None."""
+        return next(iter(self.specials(name)), None)
+
+    def specials(self, name: str) -> tuple[int, ...]:
+        """All ids of the special token `name`: a chat model may end with one of several."""
+        return tuple(id for known, id in self.special_tokens if known == name)

@@ -20,9 +20,10 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(d_model, spec.d_ff, bias=spec.bias)
         self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
         self.activation = ACTIVATIONS[spec.activation]
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x)))
+        return self.down(self.dropout(self.activation(self.up(x))))
 
 
 class GatedFeedForward(nn.Module):
@@ -34,9 +35,10 @@ class GatedFeedForward(nn.Module):
         self.up = nn.Linear(d_model, spec.d_ff, bias=spec.bias)
         self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
         self.combine = _gate(spec.activation)
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.combine(self.gate(x), self.up(x)))
+        return self.down(self.dropout(self.combine(self.gate(x), self.up(x))))
 
 
 def _gate(activation: str):
