@@ -52,13 +52,14 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(spec.n_heads * spec.head_dim, d_model, bias=spec.out_bias)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """`x` (B, T, D) → (B, T, D)."""
+        """`x` (B, T, D) → (B, T, D). Several texts of one source may stand in rows beside each other (beams): there are
+        then as many times fewer rows of memory, and a source's texts are its queries."""
         B, T, _ = x.shape
-        q = self.query(x).view(B, T, -1, self.spec.head_dim)  # (B, T, H, C)
-        k, v = self.keys_and_values(memory)  # (B, S, K, C)
+        k, v = self.keys_and_values(memory)  # (sources, S, K, C)
+        q = self.query(x).view(len(k), B * T // len(k), -1, self.spec.head_dim)  # (sources, queries, H, C)
         y = kernels.attention(
             q, k, v, mask=memory.mask, scale=self.spec.scale, dropout=self.spec.dropout if self.training else 0.0
-        )  # (B, T, H, C)
+        )  # (sources, queries, H, C)
         return self.out(y.reshape(B, T, -1))
 
     def keys_and_values(self, memory: Memory) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,13 @@ class KVCache:
         """Keep only these rows of the batch, in this order; a row may come several times."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
 
+    def reorder(self, rows: Tensor, start: int = 0) -> None:
+        """From position `start` on, row i holds what row `rows[i]` held; the rows are as many as before. Copies only
+        what is there."""
+        for held in (self.keys, self.values):
+            part = held[:, :, start : self.length]
+            part.copy_(part[:, rows])
+
 
 @dataclass
 class Memory:
