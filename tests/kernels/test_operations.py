@@ -173,7 +173,9 @@ def test_linear_cross_entropy_equals_its_definition(how, dtype, N, D, V, monkeyp
     def ours(h, w, **keywords):
         return cross_entropy.linear_cross_entropy(h, w, use_native=how == "native", **keywords)
 
-    check(ours, reference.linear_cross_entropy, [torch.randn(N, D), torch.randn(V, D) / 3], dtype, targets=targets)
+    for label_smoothing in (0.0, 0.1):
+        check(ours, reference.linear_cross_entropy, [torch.randn(N, D), torch.randn(V, D) / 3], dtype, targets=targets,
+              label_smoothing=label_smoothing)
     hidden, weight = torch.randn(N, D).to(dtype), torch.randn(V, D) / 3
     got = cross_entropy.token_losses(hidden, weight, targets, use_native=how == "native")
     want = reference.token_losses(hidden.float(), weight.to(dtype), targets)

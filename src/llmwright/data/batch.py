@@ -1,6 +1,11 @@
-"""A batch of rows, built from their pieces by a few vectorized gathers, whatever the number of documents in it."""
+"""Batches: rows of text, built from their pieces by a few vectorized gathers whatever the number of documents in them,
+and pairs of texts.
 
-from dataclasses import dataclass, replace
+Whatever a batch holds, the loop needs three things of it: `to(device)`, `n_targets` (what its loss is summed over) and
+`n_tokens` (what the model reads, padding left out: what speed counts).
+"""
+
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -23,13 +28,67 @@ class Batch:
     positions: torch.Tensor
     segments: torch.Tensor | None
     n_targets: int
+    n_inputs: int | None = None  # tokens that are no padding, where not each of them has a target
+
+    @property
+    def n_tokens(self) -> int:
+        return self.n_targets if self.n_inputs is None else self.n_inputs
 
     def to(self, device) -> "Batch":
-        def move(tensor):
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+        return _moved(self, device)
 
-        return replace(self, input_ids=move(self.input_ids), targets=move(self.targets),
-                       positions=move(self.positions), segments=move(self.segments))
+
+@dataclass
+class PairBatch:
+    """B pairs for an encoder-decoder: what it reads, and what it is to write.
+
+    `source_ids` (B, S) int64 end with the end token; `source_mask` (B, S) bool is False on padding, or None where there
+    is none. `targets` (B, T) int64 end with the end token and are -100 after it; `input_ids` (B, T) int64 are the
+    targets shifted right, behind the start token. `n_targets` counts the valid targets.
+    """
+
+    source_ids: torch.Tensor
+    source_mask: torch.Tensor | None
+    input_ids: torch.Tensor
+    targets: torch.Tensor
+    n_targets: int
+
+    @property
+    def n_tokens(self) -> int:
+        read = self.source_ids.numel() if self.source_mask is None else int(self.source_mask.sum())
+        return read + self.n_targets
+
+    def to(self, device) -> "PairBatch":
+        return _moved(self, device)
+
+
+def _moved(batch, device):
+    """The same batch with its tensors on `device`."""
+    tensors = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return replace(batch, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()
+                             if isinstance(tensor, torch.Tensor)})
+
+
+def pair_batch(sources: list[np.ndarray], targets: list[np.ndarray], start_id: int, pad_id: int) -> PairBatch:
+    """`sources` and `targets`: ids of each text, their end tokens included. Padding goes behind."""
+    source_ids, written = _padded(sources, pad_id), _padded(targets, -100)
+    input_ids = np.full(written.shape, pad_id)
+    input_ids[:, 0] = start_id
+    input_ids[:, 1:] = np.where(written[:, :-1] >= 0, written[:, :-1], pad_id)
+    lengths = np.array([len(ids) for ids in sources])
+    mask = None
+    if lengths.min() < lengths.max():
+        mask = torch.from_numpy(np.arange(source_ids.shape[1]) < lengths[:, None])
+    n_targets = sum(len(ids) for ids in targets)
+    return PairBatch(torch.from_numpy(source_ids), mask, torch.from_numpy(input_ids), torch.from_numpy(written), n_targets)
+
+
+def _padded(rows: list[np.ndarray], filler: int) -> np.ndarray:
+    """(B, longest) int64."""
+    out = np.full((len(rows), max(map(len, rows))), filler)
+    for place, ids in zip(out, rows):
+        place[: len(ids)] = ids
+    return out
 
 
 def assemble(split: Split, eot_id: int, context: int, n_pieces: np.ndarray, start: np.ndarray, length: np.ndarray,

@@ -87,13 +87,13 @@ def attention(
     return _attention.plain(q, k, v, mask=mask, causal=causal, **options)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100, label_smoothing: float = 0.0
+) -> Tensor:
+    options = dict(ignore_index=ignore_index, label_smoothing=label_smoothing)
     if _mode() == "reference":
-        return reference.linear_cross_entropy(hidden, weight, targets, ignore_index=ignore_index)
-    use_native = _native(hidden)
-    return _cross_entropy.linear_cross_entropy(
-        hidden, weight, targets, ignore_index=ignore_index, use_native=use_native
-    )
+        return reference.linear_cross_entropy(hidden, weight, targets, **options)
+    return _cross_entropy.linear_cross_entropy(hidden, weight, targets, use_native=_native(hidden), **options)
 
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

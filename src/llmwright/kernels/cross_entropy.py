@@ -7,6 +7,7 @@ scales (the idea of Liger Kernel's fused linear cross entropy, Hsu et al. 2024, 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
@@ -74,9 +75,18 @@ class _LinearCrossEntropy(Function):
         )
 
 
-def linear_cross_entropy(hidden, weight, targets, *, ignore_index=-100, use_native: bool) -> Tensor:
+def linear_cross_entropy(hidden, weight, targets, *, ignore_index=-100, label_smoothing=0.0, use_native: bool) -> Tensor:
     """As `reference.linear_cross_entropy`."""
-    return _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index, use_native)
+    loss = _LinearCrossEntropy.apply(hidden, weight, targets, ignore_index, use_native)
+    return loss + label_smoothing * _smoothing(hidden, weight, targets, ignore_index) if label_smoothing else loss
+
+
+def _smoothing(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+    """What a smoothed loss adds for each ε. With z the logits and t the target, (1-ε)·(lse z - z_t) + ε·(lse z - mean z)
+    is lse z - z_t + ε·(z_t - mean z), and the bracket is hidden · (weight_t - mean weight): no logits are needed."""
+    kept = (targets != ignore_index).nonzero()[:, 0]
+    other = F.embedding(targets[kept], weight) - weight.mean(0)  # (n, D)
+    return (hidden[kept].float() * other.float()).sum()
 
 
 @torch.no_grad()

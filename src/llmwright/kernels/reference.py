@@ -71,14 +71,20 @@ def sees(T: int, S: int, window: int | None, device) -> Tensor:
     return near if window is None else near.triu(S - T - window + 1)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100, label_smoothing: float = 0.0
+) -> Tensor:
     """The sum over rows of -log softmax(hidden · weightᵀ)[target], in nats, float32, as a scalar.
 
     `hidden` (N, D), `weight` (V, D), `targets` (N,) int64; rows whose target is `ignore_index` count nothing. A sum,
     not a mean, so that the caller can divide by the number of valid tokens over all micro-batches and ranks.
+    `label_smoothing` ε: the wanted distribution is 1 - ε on the target and ε spread evenly over the vocabulary (Szegedy
+    et al. 2016, section 7).
     """
     logits = hidden @ weight.to(hidden.dtype).T  # (N, V)
-    return F.cross_entropy(logits.float(), targets, ignore_index=ignore_index, reduction="sum")
+    return F.cross_entropy(
+        logits.float(), targets, ignore_index=ignore_index, reduction="sum", label_smoothing=label_smoothing
+    )
 
 
 @torch.no_grad()

@@ -47,15 +47,16 @@ class Head(nn.Module):
             logits = self.spec.softcap * torch.tanh(logits / self.spec.softcap)
         return logits
 
-    def cross_entropy(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+    def cross_entropy(self, hidden: Tensor, table: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """The sum over rows of -log p(target), in nats. `hidden` (N, D), `targets` (N,), -100 where there is none."""
         if self.plain:
-            return kernels.linear_cross_entropy(self.states(hidden), table, targets)
+            return kernels.linear_cross_entropy(self.states(hidden), table, targets, label_smoothing=label_smoothing)
         parts = zip(hidden.split(ROWS), targets.split(ROWS))
-        return sum(checkpoint(self._sum, h, table, t, use_reentrant=False) for h, t in parts)
+        return sum(checkpoint(self._sum, h, table, t, label_smoothing, use_reentrant=False) for h, t in parts)
 
-    def _sum(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(self.logits(hidden, table), targets, reduction="sum")
+    def _sum(self, hidden: Tensor, table: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+        logits = self.logits(hidden, table)
+        return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
 
     @torch.no_grad()
     def token_losses(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:

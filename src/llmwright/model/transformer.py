@@ -41,9 +41,10 @@ class Transformer(nn.Module):
         """States (…, D) → (…, V) float32."""
         return self.head.logits(hidden, self.head_weight)
 
-    def cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """The sum of -log p(target) in nats, float32. `hidden` (…, D), `targets` (…), -100 where there is none."""
-        return self.head.cross_entropy(hidden.flatten(0, -2), self.head_weight, targets.flatten())
+    def cross_entropy(self, hidden: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """The sum of -log p(target) in nats, float32. `hidden` (…, D), `targets` (…), -100 where there is none;
+        `label_smoothing` as in `kernels.linear_cross_entropy`."""
+        return self.head.cross_entropy(hidden.flatten(0, -2), self.head_weight, targets.flatten(), label_smoothing)
 
     def token_losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """-log p(target) of each position, in nats, shaped as `targets`, without gradients; 0 where it is -100."""

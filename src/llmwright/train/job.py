@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..model.decoder import Decoder
+from ..model.transformer import Transformer
 from ..progress import Progress
 from ..recipe import Train
 from .run import Run
@@ -15,19 +15,20 @@ class Job:
     """One training.
 
     `loader` has `next_batch(progress)`, `resize(context, batch)`, `state()`, `load_state(state)` and `epoch`.
-    `objective(model, batch)` gives (summed loss, valid tokens, metrics). `evaluate(model)` gives a dict with at least
+    A batch has `to(device)` and `n_tokens`, what the model reads of it.
+    `objective(model, batch)` gives (summed loss, valid targets, metrics). `evaluate(model)` gives a dict with at least
     `val_loss`; `sample(model)` gives [(prompt, text), …]. `fingerprint` names what the run was started with (data,
     recipe): a run is only gone on with when it is the same.
     """
 
     run: Run
-    model: Decoder
+    model: Transformer
     loader: Any
     objective: Callable
     settings: Train
     context: int
-    evaluate: Callable[[Decoder], dict] | None = None
-    sample: Callable[[Decoder], list[tuple[str, str]]] | None = None
+    evaluate: Callable[[Transformer], dict] | None = None
+    sample: Callable[[Transformer], list[tuple[str, str]]] | None = None
     tokenizer: Any = None
     fingerprint: dict = field(default_factory=dict)
     flops_per_token: Callable[[int], float] | None = None  # context → FLOPs, for MFU

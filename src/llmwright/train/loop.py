@@ -49,10 +49,11 @@ def train(job: Job) -> Outcome:
 
             context, batch = _size(job, progress)
             loader.resize(context, batch)
-            loss_sum, valid = 0.0, 0
+            loss_sum, valid, tokens = 0.0, 0, 0
             for _ in range(settings.accumulate):
-                data = loader.next_batch(progress).to(model.device)
-                loss, n, _ = job.objective(model, data)
+                data = loader.next_batch(progress)
+                tokens += data.n_tokens
+                loss, n, _ = job.objective(model, data.to(model.device))
                 loss.backward()
                 masters.collect()
                 loss_sum, valid = loss_sum + loss.item(), valid + n
@@ -69,12 +70,12 @@ def train(job: Job) -> Outcome:
             masters.clear()
 
             counters.step += 1
-            counters.tokens += valid
+            counters.tokens += tokens
             took = time.perf_counter() - clock
             counters.seconds += took
             counters.skipped += not finite
             counters.skipped_in_a_row = 0 if finite else counters.skipped_in_a_row + 1
-            tokens_per_second = speed.add(valid, took)
+            tokens_per_second = speed.add(tokens, took)
             mfu = job.flops_per_token(context) * tokens_per_second / peak_rate if job.flops_per_token else None
             record = {
                 "step": counters.step, "tokens": counters.tokens, "time": round(counters.seconds, 3),

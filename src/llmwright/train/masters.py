@@ -8,13 +8,13 @@ Weights that stay in float32 (embeddings, norms) are their own masters. In float
 import torch
 from torch import Tensor
 
-from ..model.decoder import Decoder
+from ..model.transformer import Transformer
 
 
 class Masters:
     """`weights`: name → float32 tensor that the optimizer changes; its `.grad` is what the optimizer reads."""
 
-    def __init__(self, model: Decoder, dtype: torch.dtype):
+    def __init__(self, model: Transformer, dtype: torch.dtype):
         before = {name: p.detach().float().clone() for name, p in model.named_parameters()}
         model.set_dtype(dtype)
         self.model = model
