@@ -39,7 +39,7 @@ def test_what_is_no_model_is_one_clear_line(model_dir, tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("")
-    for path, said in (("nowhere", "no such file"), ("file", "not a directory"), ("run", "no model yet"),
+    for path, said in (("nowhere", "no such file"), ("file", "not a model"), ("run", "no model yet"),
                        (".", "neither a model directory")):
         with pytest.raises(lw.RequestError, match=said):
             lw.load(tmp_path / path)

@@ -4,6 +4,7 @@ What is read from one is what a model directory would hold: a config.json, weigh
 tokenizer.json. From there on, loading goes the same way for both.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ import torch
 
 from .. import families
 from ..errors import RequestError
-from ..model.config import ModelConfig
 from ..model.transformer import Transformer
 from ..tokens import gguf_tokenizer
 from ..tokens.tokenizer import Tokenizer
@@ -37,9 +37,9 @@ class Contents:
 
 def read(path: Path | str) -> Contents:
     """The contents of a GGUF file. Raises RequestError, one line, for a file that is damaged or not supported."""
-    gguf = _open(path)
-    config = gguf_names.read_config(gguf)
-    return Contents(config, gguf_names.published(gguf, config), *gguf_tokenizer.read(gguf.metadata))
+    file = _open(path)
+    config = gguf_names.read_config(file)
+    return Contents(config, gguf_names.published(file, config), *gguf_tokenizer.read(file.metadata))
 
 
 def load(
@@ -47,38 +47,47 @@ def load(
 ) -> tuple[Transformer, Tokenizer]:
     """The model, its blocks' matrices in `dtype`, and its tokenizer."""
     contents = read(path)
-    model = assemble(_model_config(contents, path), contents.weights, Path(path), dtype=dtype, device=device)
-    return model, tokenizer_of(contents, path)
-
-
-def load_config(path: Path | str) -> ModelConfig:
-    """The model's configuration alone."""
-    gguf = _open(path)
-    return families.read_config(gguf_names.read_config(gguf))
-
-
-def tokenizer_of(contents: Contents, path: Path | str) -> Tokenizer:
     try:
-        tokenizer = Tokenizer(contents.tokenizer_tree, contents.tokenizer_config)
-        _ = tokenizer._plain_core  # the library's own check of the content
-        return tokenizer
-    except RequestError:
-        raise
+        config = families.read_config(contents.config)
+    except RequestError as error:
+        raise RequestError(f"{path}: {str(error).removeprefix('config.json: ')}") from None
+    built = _tokenizer(contents.tokenizer_tree, contents.tokenizer_config, path)
+    return assemble(config, contents.weights, Path(path), dtype=dtype, device=device), built
+
+
+def read_config(path: Path | str) -> dict:
+    """The metadata as a published config.json; no weight is read."""
+    return gguf_names.read_config(_open(path))
+
+
+def tokenizer(path: Path | str) -> Tokenizer:
+    """The tokenizer alone."""
+    return _tokenizer(*gguf_tokenizer.read(_open(path).metadata), path)
+
+
+def formats(path: Path | str) -> Counter:
+    """Bytes of weights by number format."""
+    counts = Counter()
+    for entry in _open(path).tensors.values():
+        counts[entry.kind.name] += entry.nbytes
+    return counts
+
+
+def _tokenizer(tree: dict, config: dict, path: Path | str) -> Tokenizer:
+    try:
+        made = Tokenizer(tree, config)
+        _ = made._plain_core  # the library's own check of the content
+        return made
+    except RequestError as error:
+        raise RequestError(f"{path}: its tokenizer cannot be used: {error}") from None
     except Exception as error:  # the tokenizers library raises bare Exception
         raise RequestError(f"{path}: its tokenizer cannot be used: {error}") from None
 
 
-def _model_config(contents: Contents, path: Path | str) -> ModelConfig:
-    try:
-        return families.read_config(contents.config)
-    except RequestError as error:
-        raise RequestError(f"{path}: {str(error).removeprefix('config.json: ')}") from None
-
-
 def _open(path: Path | str) -> GGUFFile:
     path = Path(path).expanduser()
-    gguf = GGUFFile(path)
-    parts = gguf.metadata.get("split.count", int, 1)
+    file = GGUFFile(path)
+    parts = file.metadata.get("split.count", int, 1)
     if parts > 1:
         raise RequestError(f"{path}: one of {parts} parts of a model; join them first: llama-gguf-split --merge")
-    return gguf
+    return file

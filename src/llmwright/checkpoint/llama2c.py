@@ -65,8 +65,12 @@ def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = 
     """
     path = Path(path).expanduser()
     c = read_config(path)
-    tokenizer = find_tokenizer(path, c["vocab_size"])
-    return assemble(families.read_config(c), stored(path, c), path, dtype=dtype, device=device), tokenizer
+    beside = find_tokenizer(path, c["vocab_size"])
+    return assemble(families.read_config(c), stored(path, c), path, dtype=dtype, device=device), beside
+
+
+def tokenizer(path: Path) -> Tokenizer:
+    return find_tokenizer(path, read_config(path)["vocab_size"])
 
 
 def stored(path: Path, c: dict) -> list[Stored]:

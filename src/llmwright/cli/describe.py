@@ -20,8 +20,12 @@ def describe(path: str | Path) -> dict:
             return _data(path)
         if (path / "model" / "config.json").is_file():  # a checkpoint of a run
             return _model(path / "model")
+        if len(files := list(path.glob("*.gguf"))) == 1:
+            return _model_file(files[0])
     elif path.suffix == ".safetensors":
         raise RequestError(f"{path}: weights alone; give the model directory they are in")
+    elif path.suffix in (".gguf", ".bin"):
+        return _model_file(path)
     try:
         return _tokenizer(path)
     except RequestError as error:
@@ -44,15 +48,35 @@ def existing(path: str | Path) -> Path:
 
 def _model(path: Path) -> dict:
     from ..checkpoint.directory import load_config
-    from ..plan.parameters import parameters
 
     config = load_config(path)
-    a, counted = config.attention, parameters(config)
     files = sorted(path.glob("*.safetensors"))
     dtypes = Counter()
     for file in files:
         dtypes.update(_dtypes(file))
     files = files or sorted(path.glob("pytorch_model*.bin"))
+    name = "tokenizer.json" if (path / "tokenizer.json").is_file() else None
+    return _shape(path, config, files, dtypes) | {
+        "tokenizer": name is not None, "tokenizer_file": name, "tokenizer_fault": _tokenizer_fault(path, config.vocab_size)}
+
+
+def _model_file(path: Path) -> dict:
+    from ..checkpoint import one_file
+
+    config, fault, size = one_file.load_config(path), None, 0
+    try:
+        size = one_file.tokenizer(path).vocab_size
+    except RequestError as error:
+        fault = str(error).removeprefix(f"{path}: ")
+    return _shape(path, config, [path], one_file.formats(path)) | {
+        "tokenizer": True, "tokenizer_file": "in the file" if path.suffix == ".gguf" else "beside the file",
+        "tokenizer_fault": fault or _too_many(size, config.vocab_size)}
+
+
+def _shape(path: Path, config, files: list[Path], dtypes: Counter) -> dict:
+    from ..plan.parameters import parameters
+
+    a, counted = config.attention, parameters(config)
     return {
         "kind": "model", "path": str(path), "family": config.family, "parameters": counted.total,
         "parts": counted.parts, "layers": config.n_layers, "d_model": config.d_model, "d_ff": config.feed_forward.d_ff,
@@ -60,7 +84,6 @@ def _model(path: Path) -> dict:
         "vocab_size": config.vocab_size, "tied": config.tie_embeddings,
         "dtype": "+".join(name for name, _ in dtypes.most_common()) or None,
         "bytes": sum(file.stat().st_size for file in files), "files": [file.name for file in files],
-        "tokenizer": (path / "tokenizer.json").is_file(), "tokenizer_fault": _tokenizer_fault(path, config.vocab_size),
     }
 
 
@@ -74,6 +97,10 @@ def _tokenizer_fault(path: Path, vocab_size: int) -> str | None:
         size = load(path).vocab_size
     except RequestError as error:
         return str(error).removeprefix(f"{path / 'tokenizer.json'}: ")
+    return _too_many(size, vocab_size)
+
+
+def _too_many(size: int, vocab_size: int) -> str | None:
     return f"{size:,} tokens, more than the model's {vocab_size:,}" if size > vocab_size else None
 
 
@@ -190,7 +217,7 @@ def lines(found: dict) -> list[tuple[str, str]]:
 def _model_lines(m: dict) -> list[tuple[str, str]]:
     parts = ", ".join(f"{name.replace('_', '-')} {n:,}" for name, n in m["parts"].items() if n)
     size = f"{amount(m['bytes'], 'B')} in {len(m['files'])} file{'s' * (len(m['files']) != 1)}, {m['dtype'] or 'PyTorch pickles'}"
-    tokenizer = "tokenizer.json" if m["tokenizer"] else "none in this directory"
+    tokenizer = m["tokenizer_file"] or "none in this directory"
     if m["tokenizer_fault"]:
         tokenizer += f", which cannot be used: {m['tokenizer_fault']}"
     return [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import cache, directory
+from ..checkpoint import cache, directory, one_file
 from ..errors import RequestError
 from ..model.decoder import Decoder
 from ..tokens import load as load_tokenizer
@@ -18,7 +18,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass
 class LanguageModel:
-    """`model` computes, `tokenizer` reads and writes, `path` is the model directory they came from."""
+    """`model` computes, `tokenizer` reads and writes, `path` is the model directory or file they came from."""
 
     model: Decoder
     tokenizer: Tokenizer
@@ -44,30 +44,36 @@ class LanguageModel:
 
 def model_directory(path: Path | str) -> Path:
     """`path` if it is a model directory; of a run directory its model, or while it trains its best or last
-    checkpoint's; the directory of a pulled model of that name. Raises RequestError when there is none."""
+    checkpoint's; the directory or file of a pulled model of that name. A model in one file (GGUF, llama2.c) is its own
+    place. Raises RequestError when there is none."""
     path = cache.resolve(path)
     if not path.is_dir():
-        raise RequestError(f"{path}: not a directory; a model is a directory with config.json and model.safetensors")
+        return path
     places = [path, path / "model"]
     places += [path / base / which / "model" for which in ("best", "last") for base in ("", "checkpoints")]
     for place in places:
         if (place / "config.json").is_file():
             return place
+    if len(files := list(path.glob("*.gguf"))) == 1:
+        return files[0]
     if (path / "recipe.yaml").exists():
         raise RequestError(f"{path}: this run has no model yet: let it train to its first checkpoint")
     raise RequestError(f"{path}: neither a model directory (config.json) nor a run directory with a model in it")
 
 
 def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
-    """The model and tokenizer in a model directory or a run directory.
+    """The model and tokenizer in a model directory, a run directory, a GGUF file or one of llama2.c's.
 
     `dtype`: what the blocks compute in, float32 or bfloat16. Raises RequestError that names what is missing or damaged.
     """
     if dtype not in DTYPES:
         raise RequestError(f"dtype {dtype!r} is not supported: it must be {' or '.join(DTYPES)}")
     place = model_directory(path)
-    model = directory.load(place, dtype=DTYPES[dtype], device=device)
-    tokenizer = load_tokenizer.load(place)
+    if place.is_dir():
+        model = directory.load(place, dtype=DTYPES[dtype], device=device)
+        tokenizer = load_tokenizer.load(place)
+    else:
+        model, tokenizer = one_file.load(place, dtype=DTYPES[dtype], device=device)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise RequestError(
             f"{place}: its tokenizer has {tokenizer.vocab_size} tokens and its model {model.config.vocab_size}: "
