@@ -16,7 +16,7 @@ from llmwright.evals.completions import python_share
 from llmwright.model.build import new
 from llmwright.tokens.train import train
 
-FILES = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:12]
+FILES = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:20]
 TOKENIZER = train([file.read_text() for file in FILES], "bpe", 800)
 
 
