@@ -7,6 +7,11 @@ from ..errors import RequestError
 from ..model.config import ModelConfig
 from .names import Rule
 
+ACTIVATIONS = {  # published names → ours; the last of several is the one we write
+    "swish": "silu", "silu": "silu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu",
+    "relu": "relu",
+}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -56,16 +61,32 @@ def refuse(config: dict, key: str, allowed: tuple) -> None:
         raise RequestError(f"config.json: {key} = {config[key]!r} is not supported; supported: {said}")
 
 
+def number(config: dict, key: str, default: float | None = None, where: str = "") -> float | None:
+    """The number above 0 at `key`, or `default` where there is none. `where`: what comes before the key in an error."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        raise RequestError(f"config.json: {where}{key} = {value!r} is not allowed: it must be a number above 0")
+    return value
+
+
+def published_activation(activation: str) -> str:
+    return {ours: theirs for theirs, ours in ACTIVATIONS.items()}[activation]
+
+
 def special_tokens(config: dict) -> tuple[tuple[str, int], ...]:
-    """(("bos", id), …) from `bos_token_id` and so on; of several end tokens, the first."""
+    """(("bos", id), …) from `bos_token_id` and so on; there may be several end tokens."""
     found = []
     for name in ("bos", "eos", "pad"):
         value = config.get(f"{name}_token_id")
-        value = value[0] if isinstance(value, list) and value else value
-        if isinstance(value, int):
-            found.append((name, value))
+        found += [(name, id) for id in (value if isinstance(value, list) else [value]) if type(id) is int]
     return tuple(found)
 
 
 def write_special_tokens(config: ModelConfig) -> dict:
-    return {f"{name}_token_id": config.special(name) for name in ("bos", "eos", "pad")}
+    written = {}
+    for name in ("bos", "eos", "pad"):
+        ids = config.specials(name)
+        written[f"{name}_token_id"] = list(ids) if len(ids) > 1 else config.special(name)
+    return written

@@ -159,7 +159,7 @@ class ModelConfig:
     by the family's paper, or with `init_fan_in` that of new embeddings, where matrices have 1/sqrt(their inputs);
     `init_residual_scale` multiplies it for the two matrices of a block that write to the residual stream (GPT-2,
     section 2.3: 1/sqrt(2L)). `special_tokens` carries the ids a checkpoint needs (bos, eos, pad, and start: what a
-    decoder's text begins with after an encoder).
+    decoder's text begins with after an encoder), a name more than once where it has several.
     """
 
     family: str
