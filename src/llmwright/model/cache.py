@@ -44,6 +44,14 @@ class KVCache:
             part = held[:, :, start : self.length]
             part.copy_(part[:, rows])
 
+    def take(self, places: Tensor) -> None:
+        """Of the positions held, each row keeps those at its `places` (B, S), in this order."""
+        S = places.shape[1]
+        wanted = places[:, :, None, None]  # (B, S, 1, 1)
+        for held in (*self.keys, *self.values):  # (B, capacity, K, C)
+            held[:, :S] = held.gather(1, wanted.expand(-1, -1, *held.shape[2:]))
+        self.length = S
+
 
 @dataclass
 class Memory:

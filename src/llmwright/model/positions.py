@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels
+from ..errors import RequestError
 from . import config as spec
 from .rope_scaling import frequencies
 
@@ -47,17 +48,17 @@ class Rotation(Geometry):
     sin: Tensor | None = None
 
     def turn(self, q, k):
-        return kernels.rotary(q, self.cos, self.sin), kernels.rotary(k, self.cos, self.sin)
+        return self.turned(q), self.turned(k)
+
+    def turned(self, x: Tensor) -> Tensor:
+        return kernels.rotary(x, self.cos, self.sin)
 
 
 @dataclass(frozen=True)
 class PartialRotation(Rotation):
     """The first channels of a head turn, the others stay."""
 
-    def turn(self, q, k):
-        return self._part(q), self._part(k)
-
-    def _part(self, x: Tensor) -> Tensor:
+    def turned(self, x):
         dim = 2 * self.cos.shape[-1]
         return torch.cat((kernels.rotary(x[..., :dim], self.cos, self.sin), x[..., dim:]), dim=-1)
 
@@ -77,8 +78,19 @@ class Scheme(nn.Module):
         The last query stands at the last key when `causal`, and query t at key t when not."""
         return None
 
+    def move(self, k: Tensor, by: Tensor) -> Tensor:
+        """Keys (B, S, K, C) as they were made, as if each stood `by` (B, S) positions later: here as they are, since
+        scores alone know of places."""
+        return k
+
     def fill(self) -> None:
         """Compute what is not stored (after a load). Trained weights stay."""
+
+
+FIXED = (
+    "this model adds each position's vector to the embeddings, so its keys cannot be moved to another position: a "
+    "window that slides over its own text needs rotary, ALiBi or relative positions"
+)
 
 
 class LearnedPositions(Scheme):
@@ -89,6 +101,9 @@ class LearnedPositions(Scheme):
 
     def embed(self, x, positions):
         return x + nn.functional.embedding(positions + self.offset, self.weight).to(x.dtype)
+
+    def move(self, k, by):
+        raise RequestError(FIXED)
 
 
 class SinusoidalPositions(Scheme):
@@ -109,6 +124,9 @@ class SinusoidalPositions(Scheme):
     def embed(self, x, positions):
         angles = positions[..., None].float() * self.frequencies  # (B or 1, T, D/2)
         return x + torch.cat((angles.sin(), angles.cos()), dim=-1)[..., : self.d_model].to(x.dtype)
+
+    def move(self, k, by):
+        raise RequestError(FIXED)
 
 
 class RotaryPositions(Scheme):
@@ -135,6 +153,10 @@ class RotaryPositions(Scheme):
         if self.sharpen != 1:
             cos, sin = cos * self.sharpen, sin * self.sharpen
         return self.kind(cos=cos, sin=sin)
+
+    def move(self, k, by):
+        angles = by[..., None].float() * self.frequencies  # two turns are one by the sum of their angles
+        return self.kind(cos=angles.cos(), sin=angles.sin()).turned(k)
 
 
 def _distances(T: int, S: int, causal: bool, device) -> Tensor:

@@ -72,6 +72,15 @@ class Stack(nn.Module):
             )
         return made
 
+    @torch.no_grad()
+    def slide(self, cache: KVCache, places: Tensor, by: Tensor) -> None:
+        """Keep in each row of the cache only the positions at `places` (B, S), and move each of them by `by` (B, S):
+        -3 is three positions earlier. Raises RequestError where the position scheme does not allow that."""
+        cache.take(places)
+        for keys, window in zip(cache.keys, self.windows):
+            scheme = self.local_positions if window and self.local_positions is not None else self.positions
+            keys[:, : cache.length] = scheme.move(keys[:, : cache.length], by)
+
     def fill_positions(self) -> None:
         """Compute the position tables that are not stored (after a load)."""
         for module in (self.positions, self.local_positions):
