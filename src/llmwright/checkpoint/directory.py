@@ -41,6 +41,8 @@ def write_into(folder: Path, config: ModelConfig, weights: dict[str, Tensor], *,
     dtype = str(next(iter(published.values())).dtype).removeprefix("torch.")
     _dump(folder / "config.json", {**families.write_config(config), "dtype": dtype, "use_cache": True})
     ids = {f"{n}_token_id": config.special(n) for n in ("bos", "eos", "pad") if config.special(n) is not None}
+    if config.kind == "encoder-decoder":  # where a text begins, and a limit beyond the 20 tokens that transformers takes
+        ids |= {"decoder_start_token_id": config.special("start"), "max_length": config.context}
     _dump(folder / "generation_config.json", {"_from_model_config": True, **ids})
     _write_weights(folder, published)
     if tokenizer is not None:

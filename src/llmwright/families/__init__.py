@@ -11,15 +11,18 @@ from .family import Family
 from .gemma import GEMMA, GEMMA2, GEMMA3
 from .gpt2 import GPT2
 from .llama import LLAMA
+from .marian import MARIAN
 from .mistral import MISTRAL
 from .mixtral import MIXTRAL
 from .palm import PALM
 from .qwen import QWEN2, QWEN3
 from .roberta import ROBERTA, XLM_ROBERTA
+from .t5 import T5
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (
     LLAMA, MISTRAL, MIXTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, GPT2, BLOOM, FALCON, PALM,
     BERT, ROBERTA, XLM_ROBERTA,
+    T5, MARIAN,
 )}
 
 
