@@ -41,11 +41,12 @@ class _Tensor:
 
 def save(
     model: Transformer, path: Path | str, *, tokenizer: Tokenizer, kind: str = "q8_0", pre: str | None = None,
-    name: str | None = None, progress: Progress = Progress(),
+    name: str | None = None, chat_template: str | None = None, progress: Progress = Progress(),
 ) -> None:
     """Write `model` and `tokenizer` at `path`, atomically, the matrices in the format `kind`: f32, f16, bf16, q8_0 or q4_0.
 
-    `pre`: see `tokens.gguf_tokenizer.write`. `name`: what the file says it is. Raises RequestError where llama.cpp has
+    `pre`: see `tokens.gguf_tokenizer.write`. `name`: what the file says it is. `chat_template`: default, the one in the
+    tokenizer's configuration. Raises RequestError where llama.cpp has
     no such family, tokenizer or setting.
     """
     if kind not in FORMATS:
@@ -59,7 +60,8 @@ def save(
                "general.quantization_version": 2}
     entries |= {f"{arch}.{key}": value for key, value in _settings(model, architecture, config, tensors).items()}
     entries |= gguf_tokenizer.write(tokenizer, model.config.vocab_size, pre)
-    if template := tokenizer.config.get("chat_template"):
+    template = chat_template or tokenizer.config.get("chat_template")
+    if isinstance(template, str):
         entries["tokenizer.chat_template"] = template
     with new_file(Path(path)) as aside:
         writer = GGUFWriter(aside, arch)
