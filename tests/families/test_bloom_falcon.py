@@ -42,6 +42,11 @@ CASES = {
     "falcon 7b, biases, untied": ("falcon", dict(FALCON, bias=True, tie_word_embeddings=False, ffn_hidden_size=96)),
     "falcon 7b, theta": (
         "falcon", dict(FALCON, rope_parameters={"rope_type": "default", "rope_theta": 300.0}, activation="relu")),
+    "falcon 7b, yarn": (
+        "falcon", dict(FALCON, rope_parameters={"rope_type": "yarn", "rope_theta": 300.0, "factor": 4.0,
+                                                "original_max_position_embeddings": 12})),
+    "falcon 7b, linear": (
+        "falcon", dict(FALCON, rope_parameters={"rope_type": "linear", "rope_theta": 300.0, "factor": 4.0})),
     "falcon, multi-head": ("falcon", dict(FALCON, multi_query=False, layer_norm_epsilon=1e-3)),
     "falcon, in turn": ("falcon", dict(FALCON, parallel_attn=False, multi_query=True)),
     "falcon 40b": ("falcon", dict(NEW, num_kv_heads=2)),

@@ -8,7 +8,8 @@ Query, key and value are stored in one matrix, group by group.
 """
 
 from ..errors import RequestError
-from ..model.config import ALiBi, Attention, FeedForward, ModelConfig, Norm, Rotary
+from ..model.config import ALiBi, Attention, FeedForward, ModelConfig, Norm
+from . import rope
 from .bloom import fused
 from .family import Family, need, refuse, special_tokens, write_special_tokens
 from .names import Rule, rule
@@ -24,14 +25,15 @@ def _read(c: dict) -> ModelConfig:
         raise RequestError(f"config.json: hidden_size {d_model} is not a multiple of num_attention_heads {n_heads}")
     head_dim, bias = d_model // n_heads, bool(c.get("bias"))
     residual, n_kv_heads = _layout(c, n_heads)
-    # transformers adds the penalties before it divides the scores by sqrt(head_dim), and rounds them
-    positions = ALiBi(scale=head_dim**-0.5, rounded=True) if c.get("alibi") else Rotary(theta=_theta(c))
+    positions, context = rope.read(c, context=2048)
+    if c.get("alibi"):  # transformers adds the penalties before it divides the scores by sqrt(head_dim), and rounds them
+        positions = ALiBi(scale=head_dim**-0.5, rounded=True)
     return ModelConfig(
         family="falcon",
         vocab_size=need(c, "vocab_size"),
         d_model=d_model,
         n_layers=need(c, "num_hidden_layers"),
-        context=c.get("max_position_embeddings") or 2048,
+        context=context,
         attention=Attention(
             n_heads, n_kv_heads, head_dim, qkv_bias=bias, out_bias=bias, dropout=c.get("attention_dropout") or 0.0
         ),
@@ -61,12 +63,6 @@ def _layout(c: dict, n_heads: int) -> tuple[str, int]:
     return "parallel" if parallel else "pre", 1 if multi_query else n_heads
 
 
-def _theta(c: dict) -> float:
-    rope = c.get("rope_parameters") or c.get("rope_scaling") or {}
-    refuse(rope, "rope_type", ("default",))
-    return rope.get("rope_theta") or c.get("rope_theta") or 10_000.0
-
-
 def _write(config: ModelConfig) -> dict:
     a = config.attention
     if config.feed_forward.bias != a.qkv_bias:
@@ -76,26 +72,25 @@ def _write(config: ModelConfig) -> dict:
         raise RequestError(f"a falcon model with one part after the other has 1 or {a.n_heads} key-value heads")
     new = grouped or config.residual == "parallel_two_norms"
     published = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
-    rope = {"rope_theta": config.positions.theta} if isinstance(config.positions, Rotary) else {}
+    alibi = isinstance(config.positions, ALiBi)
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
         "num_hidden_layers": config.n_layers,
-        "max_position_embeddings": config.context,
         "num_attention_heads": a.n_heads,
         "num_kv_heads": a.n_kv_heads,
         "new_decoder_architecture": new,
         "num_ln_in_parallel_attn": 2 if config.residual == "parallel_two_norms" else 1 if new else None,
         "multi_query": a.n_kv_heads == 1,
         "parallel_attn": config.residual != "pre",
-        "alibi": isinstance(config.positions, ALiBi),
+        "alibi": alibi,
         "bias": a.qkv_bias,
         "ffn_hidden_size": config.feed_forward.d_ff,
         "activation": published[config.feed_forward.activation],
         "layer_norm_epsilon": config.norm.eps,
         "attention_dropout": a.dropout,
         "hidden_dropout": config.residual_dropout,
-        **rope,
+        **({"max_position_embeddings": config.context} if alibi else rope.write(config)),
         "tie_word_embeddings": config.tie_embeddings,
         "initializer_range": config.init_std,
         **write_special_tokens(config),

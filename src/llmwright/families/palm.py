@@ -6,7 +6,8 @@ Llama's are. Logits are divided by sqrt(d_model), since the embeddings have a st
 """
 
 from ..errors import RequestError
-from ..model.config import Attention, FeedForward, Head, ModelConfig, Norm, Rotary
+from ..model.config import Attention, FeedForward, Head, ModelConfig, Norm
+from . import rope
 from .family import Family, need, refuse, special_tokens, write_special_tokens
 from .names import Rule, rule
 
@@ -15,6 +16,7 @@ def _read(c: dict) -> ModelConfig:
     refuse(c, "hidden_act", ("silu",))
     refuse(c, "tie_word_embeddings", (True, None))
     d_model, n_heads = need(c, "hidden_size"), need(c, "num_attention_heads")
+    positions, context = rope.read(c, context=2048)
     if not c.get("head_dim") and d_model % n_heads:
         raise RequestError(f"config.json: hidden_size {d_model} is not a multiple of num_attention_heads {n_heads}")
     return ModelConfig(
@@ -22,13 +24,13 @@ def _read(c: dict) -> ModelConfig:
         vocab_size=need(c, "vocab_size"),
         d_model=d_model,
         n_layers=need(c, "num_hidden_layers"),
-        context=c.get("max_position_embeddings") or 2048,
+        context=context,
         attention=Attention(
             n_heads, c.get("num_key_value_heads") or 1, c.get("head_dim") or d_model // n_heads,
             dropout=c.get("attention_dropout") or 0.0,
         ),
         feed_forward=FeedForward(c.get("intermediate_size") or 4 * d_model),
-        positions=Rotary(theta=c.get("rope_theta") or 10_000.0),
+        positions=positions,
         norm=Norm("layer", eps=c.get("layer_norm_eps") or 1e-5),
         residual="parallel",
         head=Head(scale=d_model**-0.5),
@@ -46,13 +48,12 @@ def _write(config: ModelConfig) -> dict:
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
         "num_hidden_layers": config.n_layers,
-        "max_position_embeddings": config.context,
         "num_attention_heads": a.n_heads,
         "num_key_value_heads": a.n_kv_heads,
         "head_dim": a.head_dim,
         "intermediate_size": config.feed_forward.d_ff,
         "hidden_act": "silu",
-        "rope_theta": config.positions.theta,
+        **rope.write(config),
         "layer_norm_eps": config.norm.eps,
         "attention_dropout": a.dropout,
         "hidden_dropout": config.residual_dropout,
