@@ -175,3 +175,29 @@ def test_ids_outside_the_vocabulary_are_refused(trained):
     for wrong in (-1, 2000):
         with pytest.raises(RequestError, match="outside the vocabulary: 0 to 1999"):
             trained["bpe"].decode([wrong])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mask_and_sentinels_stand_where_others_look_for_them(corpus, kind, tmp_path):
+    """<extra_id_0> has the highest id, as in T5; saved, transformers finds the mask token and the same ids."""
+    from transformers import AutoTokenizer
+
+    tokenizer = train(corpus[:1] + corpus[-30:], kind, 900, mask=True, sentinels=5)
+    assert kind in ("chars", "bytes") or tokenizer.vocab_size == 900
+    assert tokenizer.sentinel_ids == [tokenizer.vocab_size - 1 - i for i in range(5)]
+    assert tokenizer.token(tokenizer.sentinel_ids[1]) == "<extra_id_1>"
+    assert tokenizer.token(tokenizer.mask_id) == "<|mask|>"
+    tokenizer.save(tmp_path)
+    again, theirs = load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert (again.mask_id, again.sentinel_ids) == (tokenizer.mask_id, tokenizer.sentinel_ids)
+    assert theirs.mask_token_id == tokenizer.mask_id and len(theirs) == tokenizer.vocab_size
+    text = "a <|mask|> b<extra_id_3>"
+    ids = tokenizer.encode(text, specials=True)
+    assert {tokenizer.mask_id, tokenizer.sentinel_ids[3]} < set(ids) and not {tokenizer.mask_id} & set(tokenizer.encode(text))
+    assert theirs(text, add_special_tokens=False).input_ids == ids
+    if kind != "chars":
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_tokenizer_without_them_says_so(trained):
+    assert trained["bpe"].mask_id is None and trained["bpe"].sentinel_ids == []

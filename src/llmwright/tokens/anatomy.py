@@ -19,7 +19,9 @@ USUAL_NAMES = {
     "eos": ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[SEP]"],
     "pad": ["<|pad|>", "<pad>", "[PAD]"],
     "unk": ["<|unk|>", "<unk>", "[UNK]"],
+    "mask": ["<|mask|>", "<mask>", "[MASK]"],
 }
+SENTINEL = re.compile(r"<extra_id_(\d+)>")  # T5's marks of spans
 
 
 def fingerprint(tree: dict) -> str:
@@ -68,6 +70,12 @@ def special_tokens(tree: dict) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
+def sentinels(tree: dict) -> list[int]:
+    """The ids of <extra_id_0>, <extra_id_1>, …, as far as there is no gap."""
+    found = {int(match[1]): i for token, i in special_tokens(tree).items() if (match := SENTINEL.fullmatch(token))}
+    return [found[n] for n in range(len(found)) if n in found]
+
+
 def is_byte_level(tree: dict) -> bool:
     """Whether the tokens are written in the byte-level alphabet."""
     return any(step["type"] == "ByteLevel" for step in components(tree.get("pre_tokenizer")))
@@ -84,7 +92,7 @@ def kind(tree: dict) -> str:
 
 
 def roles(tree: dict, config: dict) -> dict[str, int | None]:
-    """The ids of bos, eos, pad and unk: as tokenizer_config.json names them, else by their usual names."""
+    """The ids of bos, eos, pad, unk and mask: as tokenizer_config.json names them, else by their usual names."""
     ids = {**model_vocabulary(tree), **{added["content"]: added["id"] for added in tree.get("added_tokens", [])}}
     specials = special_tokens(tree)
     named = any(f"{role}_token" in config for role in USUAL_NAMES)

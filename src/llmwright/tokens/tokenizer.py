@@ -25,7 +25,8 @@ class Tokenizer:
 
     kind            bpe, unigram, wordpiece, words, chars or bytes
     vocab_size      the highest id + 1: the rows a model needs
-    bos_id, eos_id, pad_id, unk_id      None where the tokenizer has no such token
+    bos_id, eos_id, pad_id, unk_id, mask_id      None where the tokenizer has no such token
+    sentinel_ids    of <extra_id_0>, <extra_id_1>, …; empty where it has none
     special_tokens  text -> id
     byte_level      whether tokens are runs of bytes, so that decoding is exact
     fingerprint     sha256 (hex) of the content; a data directory stores it
@@ -38,7 +39,10 @@ class Tokenizer:
         self._tokens = anatomy.token_list(tree)
         self.vocab_size = len(self._tokens)
         roles = anatomy.roles(tree, self.config)
-        self.bos_id, self.eos_id, self.pad_id, self.unk_id = (roles[r] for r in ("bos", "eos", "pad", "unk"))
+        self.bos_id, self.eos_id, self.pad_id, self.unk_id, self.mask_id = (
+            roles[role] for role in ("bos", "eos", "pad", "unk", "mask")
+        )
+        self.sentinel_ids = anatomy.sentinels(tree)
 
     def __reduce__(self):
         return Tokenizer, (self.tree, self.config)
@@ -116,7 +120,7 @@ class Tokenizer:
         """Write tokenizer.json and tokenizer_config.json, as transformers reads them."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        roles = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id}
+        roles = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id, "mask": self.mask_id}
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,

@@ -22,6 +22,8 @@ from .tokenizer import Tokenizer
 END = "<|endoftext|>"  # begins and ends a document
 PAD = "<|pad|>"
 UNKNOWN = "<|unk|>"  # chars only: the other kinds know every text
+MASK = "<|mask|>"  # stands for a token to be guessed
+SENTINEL = "<extra_id_{}>"  # stands for a span to be written (T5's names and places)
 KINDS = ("bpe", "unigram", "wordpiece", "chars", "bytes")
 SMALLEST, LARGEST = 256, 262_144
 CONTINUES = "▁"
@@ -29,11 +31,13 @@ WORD_CHARS = 64  # wordpiece looks for the longest match from each place, so lon
 
 
 def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progress: Progress = Progress(),
-          specials: Iterable[str] = ()) -> Tokenizer:
+          specials: Iterable[str] = (), *, mask: bool = False, sentinels: int = 0) -> Tokenizer:
     """Train on `texts`, read once.
 
     vocab_size: tokens in all, special ones included; chars and bytes take what there is and ignore it.
     specials: special tokens beside <|endoftext|> and <|pad|>, for example a chat format's.
+    mask: whether there is a mask token. sentinels: how many <extra_id_0>, … there are; as in T5 the first has the
+    highest id of all, and so on downwards.
 
     Raises RequestError where the text is empty, or does not support so large a vocabulary.
     """
@@ -41,23 +45,24 @@ def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progr
         raise RequestError(f"tokenizer.kind: {kind!r} is not known: {', '.join(KINDS)}")
     if kind not in ("chars", "bytes") and not SMALLEST <= vocab_size <= LARGEST:
         raise RequestError(f"tokenizer.vocab_size: {vocab_size} is not allowed: {SMALLEST} to {LARGEST}")
-    special = list(dict.fromkeys([END, PAD, *([UNKNOWN] if kind == "chars" else []), *specials]))
+    own = [END, PAD, *([UNKNOWN] if kind == "chars" else []), *([MASK] if mask else [])]
+    special = list(dict.fromkeys([*own, *specials]))
     if kind == "bytes":
-        return _finish(_bytes_tree(), special, at=256)
+        return _finish(_bytes_tree(), special, 256, sentinels)
     counted = _Counted(texts, progress)
     if kind == "chars":
         characters = sorted(set().union(*map(set, counted)))
         counted.check()
-        return _finish(_chars_tree(special, characters), special, at=0)
-    tree = _learn(kind, vocab_size, special, counted)
+        return _finish(_chars_tree(special, characters), special, 0, sentinels)
+    tree = _learn(kind, vocab_size - sentinels, special, counted)
     counted.check()
-    size = len(tree["model"]["vocab"])
+    size = len(tree["model"]["vocab"]) + sentinels
     if size < vocab_size:
         advice = (f"ask for tokenizer.vocab_size={size} (prepare: --vocab-size {size}) or fewer, or give more text" if size >= SMALLEST
                   else f"fewer than the {SMALLEST} a vocabulary needs: give more text")
         raise RequestError(f"tokenizer.vocab_size: {vocab_size} is more than the training text supports: its "
                            f"{counted.bytes:,} bytes give {size} tokens; {advice}")
-    return _finish(tree, special, at=0)
+    return _finish(tree, special, 0, sentinels)
 
 
 class _Counted:
@@ -136,15 +141,18 @@ def _merge_nothing(vocab: dict[str, int], unknown: str | None) -> dict:
             "vocab": vocab, "merges": []}
 
 
-def _finish(tree: dict, special: list[str], at: int) -> Tokenizer:
-    """Add what is the same for all kinds: special tokens from id `at`, the decoder, and <|endoftext|> in front where
-    another tool encodes a text for the model, as every document in training has it in front."""
+def _finish(tree: dict, special: list[str], at: int, sentinels: int) -> Tokenizer:
+    """Add what is the same for all kinds: special tokens from id `at`, sentinels at the vocabulary's end, the decoder, and
+    <|endoftext|> in front where another tool encodes a text for the model, as every document in training has it."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     first = {"SpecialToken": {"id": END, "type_id": 0}}
     one, two = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     fuse = {"type": "Fuse"}
     model = tree["model"]
+    ids = {token: at + i for i, token in enumerate(special)}
+    size = max(len(model["vocab"]), at + len(special))
+    ids |= {SENTINEL.format(i): size + sentinels - 1 - i for i in reversed(range(sentinels))}
     if model["type"] == "WordPiece":
         unmark = {"type": "Replace", "pattern": {"String": CONTINUES}, "content": ""}
         decoder = {"type": "Sequence", "decoders": [unmark, byte_level]}
@@ -154,13 +162,14 @@ def _finish(tree: dict, special: list[str], at: int) -> Tokenizer:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": at + i, "content": token, **flags} for i, token in enumerate(special)],
+        "added_tokens": [{"id": i, "content": token, **flags} for token, i in ids.items()],
         "normalizer": None,
         "pre_tokenizer": tree["pre_tokenizer"],
         "post_processor": {"type": "TemplateProcessing", "single": [first, one], "pair": [first, one, two],
-                           "special_tokens": {END: {"id": END, "ids": [at + special.index(END)], "tokens": [END]}}},
+                           "special_tokens": {END: {"id": END, "ids": [ids[END]], "tokens": [END]}}},
         "decoder": decoder,
         "model": model,
     }
     config = {"bos_token": END, "eos_token": END, "pad_token": PAD}
-    return Tokenizer(full, {**config, "unk_token": UNKNOWN} if UNKNOWN in special else config)
+    config |= {role: token for role, token in (("unk_token", UNKNOWN), ("mask_token", MASK)) if token in special}
+    return Tokenizer(full, config)
