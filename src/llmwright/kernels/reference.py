@@ -49,9 +49,19 @@ def attention(
     `dropout` is the probability of dropping an attention weight. A query that sees no key gets zeros. Returns
     (B, T, H, C).
     """
+    weights = attention_weights(q, k, mask=mask, causal=causal, window=window, scale=scale, softcap=softcap)
+    v = v.repeat_interleave(q.shape[2] // v.shape[2], dim=2)  # (B, S, H, C)
+    return torch.einsum("bhts,bshc->bthc", F.dropout(weights, dropout).to(v.dtype), v)
+
+
+def attention_weights(
+    q: Tensor, k: Tensor, *, mask: Tensor | None = None, causal: bool = False, window: int | None = None,
+    scale: float | None = None, softcap: float | None = None,
+) -> Tensor:
+    """The softmax of `attention`, (B, H, T, S) float32: how much of each key's value a query takes."""
     T, H, C = q.shape[1:]
     S, K = k.shape[1:3]
-    k, v = (t.repeat_interleave(H // K, dim=2) for t in (k, v))  # (B, S, H, C)
+    k = k.repeat_interleave(H // K, dim=2)  # (B, S, H, C)
     scores = torch.einsum("bthc,bshc->bhts", q, k).float() * (C**-0.5 if scale is None else scale)
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
@@ -61,8 +71,7 @@ def attention(
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
     blind = scores.isneginf().all(dim=-1, keepdim=True)
-    weights = F.dropout(scores.softmax(dim=-1).masked_fill(blind, 0), dropout)  # (B, H, T, S)
-    return torch.einsum("bhts,bshc->bthc", weights.to(v.dtype), v)
+    return scores.softmax(dim=-1).masked_fill(blind, 0)
 
 
 def sees(T: int, S: int, window: int | None, device) -> Tensor:

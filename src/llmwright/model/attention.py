@@ -25,19 +25,24 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry, cache: KVCache | None = None) -> Tensor:
         """`x` (B, T, D) → (B, T, D)."""
-        B, T, _ = x.shape
-        C = self.spec.head_dim
-        q = self.query_norm(self.query(x).view(B, T, -1, C))  # (B, T, H, C)
-        k = self.key_norm(self.key(x).view(B, T, -1, C))  # (B, T, K, C)
-        v = self.value(x).view(B, T, -1, C)  # (B, T, K, C)
-        q, k = geometry.turn(q, k)
+        q, k, v = self.project(x, geometry)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, S, K, C): all positions so far
         y = kernels.attention(
             q, k, v, mask=geometry.mask, causal=geometry.causal, window=geometry.window, scale=self.spec.scale,
             softcap=self.spec.softcap, dropout=self.spec.dropout if self.training else 0.0,
         )  # (B, T, H, C)
-        return self.out(y.reshape(B, T, -1))
+        return self.out(y.flatten(2))
+
+    def project(self, x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+        """`x` (B, T, D) → queries (B, T, H, C), keys and values (B, T, K, C), placed."""
+        B, T, _ = x.shape
+        C = self.spec.head_dim
+        q = self.query_norm(self.query(x).view(B, T, -1, C))  # (B, T, H, C)
+        k = self.key_norm(self.key(x).view(B, T, -1, C))  # (B, T, K, C)
+        v = self.value(x).view(B, T, -1, C)  # (B, T, K, C)
+        q, k = geometry.turn(q, k)
+        return q, k, v
 
 
 class CrossAttention(nn.Module):
