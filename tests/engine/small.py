@@ -9,6 +9,7 @@ import torch
 from llmwright import families
 from llmwright.model.build import new
 from llmwright.model.decoder import Decoder
+from llmwright.model.encoder_decoder import EncoderDecoder
 from llmwright.tokens.train import train
 
 SHAPES = {
@@ -17,6 +18,14 @@ SHAPES = {
     "qwen3": dict(model_type="qwen3", hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
                   head_dim=16, intermediate_size=96, max_position_embeddings=64, initializer_range=0.3),
     "gpt2": dict(model_type="gpt2", n_embd=48, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3),
+}
+TRANSLATORS = {
+    "t5": dict(model_type="t5", d_model=48, d_kv=12, d_ff=96, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
+               tie_word_embeddings=False, relative_attention_num_buckets=8, relative_attention_max_distance=20,
+               n_positions=64),
+    "marian": dict(model_type="marian", d_model=48, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+                   decoder_attention_heads=4, encoder_ffn_dim=96, decoder_ffn_dim=96, max_position_embeddings=64,
+                   activation_function="relu", scale_embedding=True),
 }
 
 
@@ -32,6 +41,20 @@ def model(family: str = "qwen3", seed: int = 1, **change) -> Decoder:
     t = tokenizer()
     shape = {**SHAPES[family], "vocab_size": t.vocab_size, "bos_token_id": t.bos_id, "eos_token_id": t.eos_id, **change}
     return new(families.read_config(shape), seed=seed).eval()
+
+
+def translator(family: str = "t5", seed: int = 1, **change) -> EncoderDecoder:
+    """Every matrix random and large, so that its choices differ from place to place and from source to source."""
+    t = tokenizer()
+    shape = {**TRANSLATORS[family], "vocab_size": t.vocab_size, "pad_token_id": t.pad_id, "eos_token_id": t.eos_id,
+             "decoder_start_token_id": t.pad_id, **change}
+    made = new(families.read_config(shape), seed=seed).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in made.parameters():
+            if p.ndim > 1:
+                p.normal_(0, 0.3, generator=generator)
+    return made
 
 
 def bias_head(made: Decoder, wanted: list[int]) -> Decoder:

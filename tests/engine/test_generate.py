@@ -6,7 +6,7 @@ import transformers
 from small import SHAPES, bias_head, model, tokenizer
 
 from llmwright.checkpoint import directory
-from llmwright.engine import generate as module
+from llmwright.engine import prompt as module
 from llmwright.engine.generate import generate
 from llmwright.engine.sampler import GREEDY, Sampling
 from llmwright.errors import RequestError, WorkError
@@ -185,7 +185,7 @@ def test_ids_that_no_text_stands_for_are_never_chosen():
 
 
 def test_special_tokens_written_in_a_prompt_stay_text():
-    ids = module._prompt_ids(model(), tokenizer(), "<|endoftext|>")
+    ids = module.prompt_ids(model(), tokenizer(), "<|endoftext|>")
     assert ids[0] == tokenizer().bos_id and tokenizer().bos_id not in ids[1:]
 
 

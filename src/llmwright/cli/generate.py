@@ -6,23 +6,58 @@ import typer
 
 
 def generate(
-    model: Annotated[str, typer.Argument(help="A model directory or a run directory.", metavar="MODEL")],
-    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from stdin.", metavar="PROMPT")] = "",
+    model: Annotated[str, typer.Argument(
+        help="A model directory, a run directory, a .gguf file or a pulled model.", metavar="MODEL")],
+    prompt: Annotated[str, typer.Argument(
+        help="The text to continue, or to translate; - reads it from stdin.", metavar="PROMPT")] = "",
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the most likely token.")] = False,
-    temperature: Annotated[float, typer.Option(help="Below 1 sharper, above 1 wilder; 0 (below 1e-5) is greedy.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Only the k most likely tokens; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Only the most likely tokens that reach p together; 1: all.")] = 0.95,
-    min_p: Annotated[float, typer.Option(help="Only tokens at least this share as likely as the likeliest.")] = 0.0,
+    temperature: Annotated[float | None, typer.Option(
+        help="Below 1 sharper, above 1 wilder; 0 is greedy. Default: 0.8; greedy for an encoder-decoder.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Only the k most likely tokens; 0: all.")] = None,
+    top_p: Annotated[float | None, typer.Option(
+        help="Only the most likely tokens that reach p together; 1: all. Default: 0.95.")] = None,
+    min_p: Annotated[float | None, typer.Option(
+        help="Only tokens at least this share as likely as the likeliest.")] = None,
+    typical: Annotated[float | None, typer.Option(
+        help="Only the tokens nearest to the expected surprise that reach this together; 1: all.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(
+        help="Above 1: what was read or written becomes less likely.")] = None,
+    presence_penalty: Annotated[float | None, typer.Option(
+        help="Taken from the logit of each token already written.")] = None,
+    frequency_penalty: Annotated[float | None, typer.Option(
+        help="The same, once for each time it was written.")] = None,
+    logit_bias: Annotated[list[str] | None, typer.Option(
+        help="TOKEN=NUMBER is added to the token's logit; an id or its text; may be given several times.")] = None,
+    bad_words: Annotated[list[str] | None, typer.Option(help="Never write this; may be given several times.")] = None,
+    beams: Annotated[int | None, typer.Option(
+        help="Search for the likeliest text with so many beams instead of drawing one.")] = None,
+    length_penalty: Annotated[float | None, typer.Option(
+        help="Of beams: above 0 favours long texts, below 0 short ones. Default: 1.")] = None,
+    early_stopping: Annotated[str | None, typer.Option(
+        help="Of beams: true, false or never (docs/generate.md). Default: false.")] = None,
+    n: Annotated[int, typer.Option("--n", help="So many texts; with beams the n best.")] = 1,
     max_tokens: Annotated[int, typer.Option(help="At most so many new tokens.")] = 128,
+    min_tokens: Annotated[int | None, typer.Option(help="No end before so many tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
-    n: Annotated[int, typer.Option("--n", help="So many texts.")] = 1,
+    stop_token: Annotated[list[str] | None, typer.Option(
+        help="End at this token, an id or its text; may be given several times.")] = None,
+    window: Annotated[int | None, typer.Option(
+        help="Hold only so many positions, the oldest go: text without an end.")] = None,
+    sinks: Annotated[int | None, typer.Option(
+        help="With --window: so many of the first tokens stay. Default: 4.")] = None,
+    shots: Annotated[str | None, typer.Option(
+        help="A file with an instruction and examples to put before the prompt (docs/generate.md).")] = None,
+    n_shots: Annotated[int | None, typer.Option(help="Only so many of its examples; 0: none.")] = None,
+    logprobs: Annotated[int | None, typer.Option(
+        help="Show each token's probability and so many likelier ones.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show each step from the text to the next token.")] = False,
+    steps: Annotated[int, typer.Option(help="With --explain: so many tokens.")] = 1,
     dtype: Annotated[str, typer.Option(help="What to compute in: float32 or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Texts, token ids and log-probabilities as JSON.")] = False,
 ) -> None:
-    """Continue a text. The text is printed as it comes, after the prompt."""
-    import dataclasses
+    """Continue a text, or translate with an encoder-decoder. The text is printed as it comes, after the prompt."""
     import secrets
     import sys
 
@@ -31,39 +66,128 @@ def generate(
 
     if n < 1:
         raise RequestError(f"--n {n}: it must be at least 1")
+    if steps < 1:
+        raise RequestError(f"--steps {steps}: it must be at least 1")
+    if n_shots is not None and shots is None:
+        raise RequestError("--n-shots is of a file of examples: give --shots FILE too")
+    for name, there in (("--n", n > 1), ("--beams", beams), ("--logprobs", logprobs is not None), ("--window", window)):
+        if explain and there:
+            raise RequestError(f"--explain follows one text, token by token: leave {name} out")
+    if sinks is not None and window is None:
+        raise RequestError("--sinks are of a window: give --window too")
     existing(model)  # before the seconds that PyTorch takes to load
 
-    from ..engine.generate import generate as run
+    from ..engine import options, shots as tasks
     from ..engine.language_model import load
-    from ..engine.sampler import Sampling
+    from ..engine.sampler import GREEDY, Sampling
+    from ..engine.window import Window
     from ..train.machine import pick_device
 
     seed = secrets.randbits(31) if seed is None else seed
-    sampling = Sampling(0.0 if greedy else temperature, top_k, top_p, min_p, seed)
+    given = dict(
+        greedy=greedy or None, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical=typical,
+        repetition_penalty=repetition_penalty, presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
+        logit_bias=_bias(logit_bias), bad_words=bad_words, beams=beams, length_penalty=length_penalty,
+        early_stopping={"true": True, "false": False}.get(early_stopping, early_stopping), min_tokens=min_tokens,
+        seed=seed,
+    )
+    options.choose(given, n=n)  # mistakes before the model is loaded
+    task = tasks.load(shots) if shots else None
     if prompt == "-":
         prompt = sys.stdin.read()
+    if task:
+        prompt = task.prompt(prompt, n_shots)
+        stop = stop or ([task.separator] if task.separator else [])
     loaded = load(model, dtype=dtype, device=str(pick_device(device)))
-    options = dict(max_tokens=max_tokens, sampling=sampling, stop=stop or ())
+    writes = loaded.kind == "encoder-decoder"  # a text of its own, not the prompt's continuation
+    default = GREEDY if writes else Sampling(temperature=0.8, top_p=0.95)
+    sampling, search = options.choose(given, default, n)
+    stop, stop_tokens = stop or (), [int(t) if t.isdecimal() else t for t in stop_token or ()]
+    sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
+    if explain:
+        from .explain import show
+
+        show(loaded, prompt, sampling, steps=min(steps, max_tokens), stop_tokens=stop_tokens, json=json)
+        return
+    asked = dict(max_tokens=max_tokens, n=n, sampling=sampling, beams=search, stop=stop, stop_tokens=stop_tokens,
+                 window=Window(window, 4 if sinks is None else sinks) if window is not None else None,
+                 top_log_probs=logprobs or 0)
     if json:
         from json import dumps
 
-        results = run(loaded.model, loaded.tokenizer, [prompt] * n, **options)
-        print(dumps({"seed": seed, "generations": [dataclasses.asdict(r) for r in results]}, ensure_ascii=False))
+        results = [_as_data(loaded.tokenizer, r) for r in loaded.run([prompt], **asked)]
+        print(dumps({"seed": seed, "generations": results}, ensure_ascii=False))
         return
-
-    def show(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
-    if n == 1:
+    before = "" if writes or task else prompt
+    if n == 1 and not task:
         # nothing is printed of a request that turns out wrong
         begun = []
-        result = run(
-            loaded.model, loaded.tokenizer, prompt, **options,
-            on_text=lambda i, text: show(text if begun else begun.append(1) or prompt + text),
-        )[0]
-        show("\n" if begun else f"{result.prompt}\n")
-        return
-    for number, result in enumerate(run(loaded.model, loaded.tokenizer, [prompt] * n, **options), 1):
-        show(f"--- {number}\n{prompt}{result.text}\n")
+        result = loaded.run(
+            prompt, **asked, on_text=lambda i, text: _show(text if begun else begun.append(1) or before + text)
+        )
+        _show("\n" if begun else f"{before}\n")
+        results = [result]
+    else:
+        results = loaded.run([prompt], **asked)
+        for number, result in enumerate(results, 1):
+            score = "" if result.score is None else f"  (score {result.score:.3f})"
+            text = result.text.strip() if task else before + result.text
+            _show((f"--- {number}{score}\n" if n > 1 else "") + f"{text}\n")
+    if logprobs is not None:
+        for result in results:
+            _show(_probabilities(loaded.tokenizer, result))
+
+
+def _show(text: str) -> None:
+    import sys
+
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _bias(entries: list[str] | None) -> dict | None:
+    """TOKEN=NUMBER, several, as {token: number}. The token may hold a = itself."""
+    from ..errors import RequestError
+
+    found = {}
+    for entry in entries or ():
+        token, equals, number = entry.rpartition("=")
+        try:
+            found[int(token) if token.isdecimal() else token] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not token:
+            raise RequestError(f"--logit-bias {entry!r}: it must be TOKEN=NUMBER, for example ' the=-5' or 262=2.5")
+    return found or None
+
+
+def _as_data(tokenizer, result) -> dict:
+    import dataclasses
+
+    data = dataclasses.asdict(result)
+    if result.score is None:
+        del data["score"]
+    if result.top_log_probs:
+        data["top_log_probs"] = [
+            [{"id": i, "token": _token(tokenizer, i), "log_prob": value} for i, value in place]
+            for place in result.top_log_probs
+        ]
+    else:
+        del data["top_log_probs"]
+    return data
+
+
+def _probabilities(tokenizer, result) -> str:
+    """A line for each token: how likely it was, and what was likelier or next."""
+    from math import exp
+
+    lines = ["", f"{'token':<18} {'p':>7}  {'likeliest' if result.top_log_probs else ''}".rstrip()]
+    for place, (i, log_prob) in enumerate(zip(result.ids, result.log_probs)):
+        others = result.top_log_probs[place] if result.top_log_probs else []
+        shown = "  ".join(f"{_token(tokenizer, j)!r} {exp(value):.3f}" for j, value in others)
+        lines.append(f"{_token(tokenizer, i)!r:<18} {exp(log_prob):>7.4f}  {shown}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _token(tokenizer, i: int) -> str:
+    return tokenizer.token_bytes(i).decode("utf-8", "replace")

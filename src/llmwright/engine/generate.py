@@ -1,7 +1,6 @@
-"""Text from a model: the prompt once through it (prefill), then one position a step, with keys and values kept.
+"""Text from a model: token after token, drawn by the sampler (`_run`), or the best of several texts (`beam.py`).
 
-Prompts of unequal length share a batch: shorter ones are padded on the left, where a mask hides the padding, and each
-row counts its own positions, so a prompt's text does not depend on its neighbours.
+Both go over a `Stepper`, which is what the kinds of model do differently.
 """
 
 import hashlib
@@ -12,10 +11,17 @@ from dataclasses import dataclass, field
 import torch
 
 from ..errors import RequestError
-from ..model.cache import KVCache
-from ..model.decoder import Decoder
-from .sampler import Sampling, sample
+from ..model.encoder import Encoder
+from ..model.encoder_decoder import EncoderDecoder
+from ..model.transformer import Transformer
+from . import words
+from .beam import Beams, search
+from .penalties import penalize
+from .prompt import BOUNDLESS, end_ids, positions, prompt_ids, start_ids
+from .sampler import Sampling, likeliest, sample
+from .stepper import NO_WRITER, stepper
 from .text_stream import TextStream
+from .window import Window
 
 
 @dataclass
@@ -23,8 +29,9 @@ class Generation:
     """What followed a prompt.
 
     `ids` are the generated tokens, `text` what they say, without an end token or a stop string. `log_probs`: natural
-    log-probability of each id under the model itself, before temperature and cuts. `finish_reason`: "stop" (an end
-    token or a stop string) or "length" (`max_tokens`, or the end of the model's context).
+    log-probability of each id under the model itself, before penalties, temperature and cuts; `top_log_probs`, where
+    asked for: the likeliest tokens of each place, as (id, log-probability). `finish_reason`: "stop" (an end token or a
+    stop string) or "length" (`max_tokens`, or the end of the model's context). `score`: of a beam, see `beam.Beams`.
     """
 
     prompt: str
@@ -32,147 +39,186 @@ class Generation:
     ids: list[int] = field(default_factory=list)
     finish_reason: str = "length"
     log_probs: list[float] = field(default_factory=list)
+    top_log_probs: list[list[tuple[int, float]]] = field(default_factory=list)
+    score: float | None = None
 
 
 @torch.no_grad()
 def generate(
-    model: Decoder, tokenizer, prompts: str | Sequence[str | list[int]], *, max_tokens: int = 128,
-    sampling: Sampling = Sampling(), stop: str | Sequence[str] = (), on_text: Callable[[int, str], None] | None = None,
-    batch: int = 32,
+    model: Transformer, tokenizer, prompts: str | Sequence[str | list[int]], *, max_tokens: int = 128,
+    sampling: Sampling = Sampling(), n: int = 1, beams: Beams | None = None, stop: str | Sequence[str] = (),
+    stop_tokens: Sequence[int | str] = (), window: Window | None = None, top_log_probs: int = 0,
+    on_text: Callable[[int, str], None] | None = None, batch: int = 32,
 ) -> list[Generation]:
-    """Continue each prompt by up to `max_tokens` tokens.
+    """Continue each prompt by up to `max_tokens` tokens; with an encoder-decoder, write what it makes of each source.
 
-    A prompt is text, which gets the tokenizer's beginning-of-text token before it where there is one, or a list of
-    ids, taken as it is. `on_text(i, piece)` is called with new text of prompt `i` as it comes. `batch` prompts run
-    at a time. With a seed, the text of a prompt is the same again, in whatever company (the same prompt given twice
-    gets two draws). Raises RequestError for a prompt that is empty, unknown to the model, or fills its context.
+    A prompt is text, which gets around it what the tokenizer puts there, or a list of ids, taken as it is. There are
+    `n` results a prompt, side by side: draws, or with `beams` the n best. A text ends at an end token, at one of
+    `stop_tokens` (ids, or each the text of one token), or before a string of `stop`. `on_text(i, piece)` is called with
+    new text of result `i` as it comes. `batch` results are written at a time (prompts, with beams).
+    With a `window`, a decoder's text may be longer than its context: the oldest tokens go.
+    With a seed, the text of a prompt is the same again, in whatever company (the same prompt given twice gets two
+    draws, as `n=2` does). Raises RequestError for a prompt that is empty, unknown to the model, or fills its context.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
-    if max_tokens < 1:
-        raise RequestError(f"max_tokens {max_tokens} is not allowed: it must be at least 1")
-    if "" in stop:
-        raise RequestError("a stop string is empty: it would end every text before it began")
-    ids = [_prompt_ids(model, tokenizer, prompt) for prompt in prompts]
-    generators = _generators(ids, sampling)
-    results = [Generation(p if isinstance(p, str) else tokenizer.decode(p)) for p in prompts]
-    # neighbours of like length waste little padding
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    stop_tokens = (stop_tokens,) if isinstance(stop_tokens, (int, str)) else stop_tokens
+    _check(model, max_tokens, n, beams, window, stop, top_log_probs)
+    sampling = words.resolve(sampling, tokenizer)
+    ends = end_ids(model, tokenizer, stop_tokens)
+    start = start_ids(model, tokenizer) if isinstance(model, EncoderDecoder) else []
+    ids = [prompt_ids(model, tokenizer, prompt, bounded=not window) for prompt in prompts]
+    ids = [row for row in ids for _ in range(n)]
+    texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in prompts for _ in range(n)]
+    room = BOUNDLESS if window else positions(model.config)
+    rows = [
+        _Row(i, row, Generation(text), generator, min(max_tokens, room - len(start or row)),
+             TextStream(tokenizer, [] if start else row, stop))
+        for i, (row, text, generator) in enumerate(zip(ids, texts, _generators(ids, sampling)))
+    ]
+    work = _Work(model, tokenizer, sampling, ends, start, stop, max_tokens, window, top_log_probs, on_text)
+    # neighbours of like length waste little padding; the results of one prompt stay together
+    order = sorted(rows, key=lambda row: len(row.prompt_ids))
+    batch = batch * n if beams else batch
     training = model.training
     model.eval()
     try:
         for at in range(0, len(order), batch):
-            rows = [
-                _Row(i, ids[i], results[i], generators[i], TextStream(tokenizer, ids[i], stop))
-                for i in order[at : at + batch]
-            ]
-            _run(model, tokenizer, rows, max_tokens, sampling, on_text)
+            if beams:
+                _search(work, order[at : at + batch], n, beams)
+            else:
+                _run(work, order[at : at + batch])
     finally:
         model.train(training)
-    return results
+    return [row.result for row in rows]
 
 
 @dataclass
 class _Row:
-    """One prompt on its way."""
+    """One text on its way. `limit`: it has at most so many tokens."""
 
     index: int
     prompt_ids: list[int]
     result: Generation
     generator: torch.Generator
+    limit: int
     stream: TextStream
     done: bool = False
 
 
-def _run(model: Decoder, tokenizer, rows: list[_Row], max_tokens: int, sampling: Sampling, on_text) -> None:
-    """Fill the rows' results."""
-    device, longest = model.device, max(len(row.prompt_ids) for row in rows)
-    shortest = min(len(row.prompt_ids) for row in rows)
-    capacity = longest + min(max_tokens, model.config.context - shortest) - 1  # the last token is never fed
-    cache = KVCache(model.config, len(rows), capacity, dtype=model.dtype, device=device)
-    padding = torch.tensor([longest - len(row.prompt_ids) for row in rows], device=device)[:, None]  # (B, 1)
-    padded = bool(padding.any())
-    # padding holds the row's own first id: any known token will do, the mask hides it
-    input_ids = torch.tensor(
-        [[row.prompt_ids[0]] * (longest - len(row.prompt_ids)) + row.prompt_ids for row in rows], device=device
-    )
-    place = torch.arange(longest, device=device)[None]  # (1, T)
-    positions = (place - padding).clamp(min=0)  # (B, T)
-    seen = place >= padding  # (B, S)
-    mask = None
-    if padded:  # a padded place sees itself, so that no softmax is empty
-        mask = (seen[:, None, :] | torch.eye(longest, dtype=torch.bool, device=device))[:, None]  # (B, 1, T, S)
-    hidden = model.hidden(input_ids, positions=positions, mask=mask, cache=cache)
+@dataclass(frozen=True)
+class _Work:
+    """What is the same for all texts of a call."""
+
+    model: Transformer
+    tokenizer: object
+    sampling: Sampling
+    ends: frozenset[int]
+    start: list[int]
+    stop: tuple[str, ...]
+    max_tokens: int
+    window: Window | None
+    top: int
+    on_text: Callable[[int, str], None] | None
+
+
+def _run(work: _Work, rows: list[_Row]) -> None:
+    """Fill the rows' results, token by token."""
+    prompts, which = _distinct(row.prompt_ids for row in rows)
+    steps = stepper(work.model, prompts, work.max_tokens, work.start, work.window)
+    logits = steps.prefill()  # each prompt once, however many texts go on from it
+    if len(prompts) < len(rows):
+        which = torch.tensor(which, device=logits.device)
+        steps.select(which)
+        logits = logits[which]
     while True:
-        logits = model.logits(hidden[:, -1])  # (B, V)
-        logits[:, tokenizer.vocab_size :] = -torch.inf  # rows of the table that no text stands for
-        ids = sample(logits, sampling, [row.generator for row in rows])
-        log_probs = logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
-        for row, token, log_prob in zip(rows, ids.tolist(), log_probs.tolist()):
+        logits[:, work.tokenizer.vocab_size :] = -torch.inf  # rows of the table that no text stands for
+        settings, written = [work.sampling] * len(rows), [row.result.ids for row in rows]
+        changed = penalize(logits, settings, steps.starts, written, work.ends)
+        ids = sample(changed, settings, [row.generator for row in rows])
+        log_probs = logits.log_softmax(-1)
+        chosen = log_probs.gather(-1, ids[:, None])[:, 0].tolist()
+        best = likeliest(log_probs, work.top)
+        for i, (row, token) in enumerate(zip(rows, ids.tolist())):
             if not row.done:
-                _advance(model, tokenizer, row, token, log_prob, max_tokens, on_text)
+                row.result.ids.append(token)
+                row.result.log_probs.append(chosen[i])
+                if work.top:
+                    row.result.top_log_probs.append(best[i])
+                _advance(work, row, token)
         live = [i for i, row in enumerate(rows) if not row.done]
         if not live:
             return
-        positions = positions[:, -1:] + 1
         if len(live) <= len(rows) // 2:  # halving costs one copy of the cache and saves half of every later step
-            keep = torch.tensor(live, device=device)
-            rows, ids, positions, padding = [rows[i] for i in live], ids[keep], positions[keep], padding[keep]
-            cache.select(keep)
-        mask = None
-        if padded:
-            mask = (torch.arange(cache.length + 1, device=device)[None] >= padding)[:, None, None]  # (B, 1, 1, S)
-        # a finished row goes on unseen; it stays inside the context's positions
-        hidden = model.hidden(
-            ids[:, None], positions=positions.clamp(max=model.config.context - 1), mask=mask, cache=cache
-        )
+            keep = torch.tensor(live, device=ids.device)
+            rows, ids = [rows[i] for i in live], ids[keep]
+            steps.select(keep)
+        logits = steps.step(ids)
 
 
-def _advance(model, tokenizer, row: _Row, token: int, log_prob: float, max_tokens: int, on_text) -> None:
-    """Take one token into the row's result."""
+def _advance(work: _Work, row: _Row, token: int) -> None:
+    """Take the token that was just chosen into the row's text."""
     result = row.result
-    result.ids.append(token)
-    result.log_probs.append(log_prob)
-    if token in (tokenizer.eos_id, model.config.special("eos")):
+    if token in work.ends:
         result.finish_reason, row.done = "stop", True
         piece = row.stream.finish()
     else:
         piece = row.stream.push(token)
-        full = len(row.prompt_ids) + len(result.ids) >= model.config.context
-        if not row.stream.stopped and (full or len(result.ids) >= max_tokens):
+        if not row.stream.stopped and len(result.ids) >= row.limit:
             row.done = True
             piece += row.stream.finish()
         if row.stream.stopped:
             result.finish_reason, row.done = "stop", True
     result.text = row.stream.text
-    if on_text and piece:
-        on_text(row.index, piece)
+    if work.on_text and piece:
+        work.on_text(row.index, piece)
 
 
-def _prompt_ids(model: Decoder, tokenizer, prompt: str | list[int]) -> list[int]:
-    if isinstance(prompt, str):
-        begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        ids = begin + [int(i) for i in tokenizer.encode(prompt)]
-    else:
-        ids = [int(i) for i in prompt]
-    context, vocab_size = model.config.context, model.config.vocab_size
-    if not ids:
-        raise RequestError("the prompt is empty, and this tokenizer has no beginning-of-text token: give some text")
-    if not all(0 <= i < vocab_size for i in ids):
-        raise RequestError(
-            f"the prompt holds the token id {max(ids)}, but the model's vocabulary has {vocab_size}: the tokenizer is "
-            "not this model's"
-        )
-    if len(ids) >= context:
-        raise RequestError(
-            f"the prompt has {len(ids):,} tokens and the model's context {context:,}, with no room for another: "
-            f"shorten it to {context - 1:,} tokens, keep only its end, or use a model with a longer context"
-        )
-    return ids
+def _search(work: _Work, rows: list[_Row], n: int, beams: Beams) -> None:
+    """Fill the rows' results, `n` side by side for each prompt, with the best that a beam search finds."""
+    first = rows[::n]
+    found = search(
+        stepper(work.model, [row.prompt_ids for row in first], work.max_tokens, work.start), beams,
+        [row.limit for row in first], work.sampling, work.ends, work.tokenizer, work.stop, work.top,
+    )
+    for i, hypotheses in enumerate(found):
+        for row, best in zip(rows[i * n :], hypotheses[:n]):
+            for token in best.ids:
+                row.result.ids.append(token)
+                _advance(work, row, token)
+            row.result.log_probs, row.result.top_log_probs = best.log_probs, best.top
+            row.result.score = best.score
+
+
+def _distinct(prompts) -> tuple[list[list[int]], list[int]]:
+    """Each different prompt once, and for each prompt which of them it is."""
+    places: dict[tuple, int] = {}
+    which = [places.setdefault(tuple(ids), len(places)) for ids in prompts]
+    return [list(ids) for ids in places], which
+
+
+def _check(
+    model, max_tokens: int, n: int, beams: Beams | None, window: Window | None, stop: tuple[str, ...],
+    top_log_probs: int,
+) -> None:
+    if isinstance(model, Encoder):
+        raise RequestError(NO_WRITER)
+    if max_tokens < 1:
+        raise RequestError(f"max_tokens {max_tokens} is not allowed: it must be at least 1")
+    if n < 1:
+        raise RequestError(f"n {n} is not allowed: it must be at least 1")
+    if beams and n > beams.width:
+        raise RequestError(f"n {n} is more than the {beams.width} beams: a search ends with at most one text a beam")
+    if beams and window:
+        raise RequestError("beams and a window contradict each other: a search keeps all of its texts; leave one out")
+    if "" in stop:
+        raise RequestError("a stop string is empty: it would end every text before it began")
+    if not 0 <= top_log_probs <= 100:
+        raise RequestError(f"top_log_probs {top_log_probs} is not allowed: it must be from 0 to 100")
 
 
 def _generators(ids: list[list[int]], sampling: Sampling) -> list[torch.Generator]:
-    """A stream of random numbers for each prompt, by the seed, the prompt, and how often it came before."""
+    """A stream of random numbers for each text, by the seed, the prompt, and how often it came before."""
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
     counts: dict[tuple, int] = {}
     generators = []

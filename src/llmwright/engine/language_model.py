@@ -1,45 +1,71 @@
 """A model and its tokenizer, loaded together: what `llmwright.load(path)` returns."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ..checkpoint import cache, directory, one_file
 from ..errors import RequestError
-from ..model.decoder import Decoder
+from ..model.transformer import Transformer
 from ..tokens import load as load_tokenizer
 from ..tokens.tokenizer import Tokenizer
 from .generate import Generation, generate
-from .sampler import Sampling
+from .options import choose
+from .sampler import GREEDY, Sampling
+from .window import Window
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
 class LanguageModel:
-    """`model` computes, `tokenizer` reads and writes, `path` is the model directory or file they came from."""
+    """`model` computes, `tokenizer` reads and writes, `path` is the model directory or file they came from.
 
-    model: Decoder
+    `stop_tokens` and `bad_words` are what the model's generation_config.json adds to those of the tokenizer.
+    """
+
+    model: Transformer
     tokenizer: Tokenizer
     path: Path
+    stop_tokens: tuple[int, ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """decoder, encoder or encoder-decoder"""
+        return self.model.config.kind
 
     def generate(
-        self, prompt: str | list[str], *, max_tokens: int = 128, stop: str | list[str] = (), on_text=None, **sampling
+        self, prompt: str | list[str], *, max_tokens: int = 128, n: int = 1, stop: str | list[str] = (),
+        stop_tokens: list[int | str] = (), window: int | Window | None = None, top_log_probs: int = 0, on_text=None,
+        batch: int = 32, **options,
     ) -> Generation | list[Generation]:
-        """Continue one prompt or several; `sampling` are the fields of `Sampling` (temperature, top_p, seed, …).
-        See `engine.generate.generate`."""
-        one = isinstance(prompt, str)
-        try:
-            chosen = Sampling(**sampling)
-        except TypeError:
-            known = list(Sampling.__dataclass_fields__)
-            wrong = [name for name in sampling if name not in known]
-            raise RequestError(f"generate takes {', '.join(known)}, not {', '.join(wrong)}") from None
-        results = generate(
-            self.model, self.tokenizer, prompt, max_tokens=max_tokens, sampling=chosen, stop=stop, on_text=on_text
+        """Continue one prompt or several (an encoder-decoder: write what it makes of them).
+
+        `options`: the fields of `Sampling` (temperature, top_p, seed, …), or greedy=True, or beams=4 with
+        length_penalty and early_stopping. Without any of them a decoder draws from its distribution as it is, and an
+        encoder-decoder is greedy. One `Generation` for one prompt; a list for several, or for `n` above 1, the
+        texts of a prompt side by side. `window`: how many positions a decoder holds, to go on beyond its context. The
+        rest as in `engine.generate.generate`.
+        """
+        sampling, beams = choose(options, GREEDY if self.kind == "encoder-decoder" else Sampling(), n)
+        return self.run(
+            prompt, max_tokens=max_tokens, n=n, sampling=sampling, beams=beams, stop=stop, stop_tokens=stop_tokens,
+            window=Window(window) if isinstance(window, int) else window, top_log_probs=top_log_probs, on_text=on_text,
+            batch=batch,
         )
-        return results[0] if one else results
+
+    def run(self, prompt, *, sampling: Sampling, n: int = 1, stop_tokens=(), **options):
+        """`generate` with a finished choice of how to choose tokens."""
+        stop_tokens = (stop_tokens,) if isinstance(stop_tokens, (int, str)) else tuple(stop_tokens)
+        sampling = replace(sampling, bad_words=(*sampling.bad_words, *self.bad_words))
+        results = generate(
+            self.model, self.tokenizer, prompt, sampling=sampling, n=n, stop_tokens=(*stop_tokens, *self.stop_tokens),
+            **options,
+        )
+        return results[0] if isinstance(prompt, str) and n == 1 else results
 
 
 def model_directory(path: Path | str) -> Path:
@@ -79,4 +105,30 @@ def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> La
             f"{place}: its tokenizer has {tokenizer.vocab_size} tokens and its model {model.config.vocab_size}: "
             "they do not belong together"
         )
-    return LanguageModel(model, tokenizer, place)
+    return LanguageModel(model, tokenizer, place, **_generation_settings(place, tokenizer.vocab_size))
+
+
+def _generation_settings(place: Path, vocab_size: int) -> dict:
+    """What generation_config.json says of the end of a text and of tokens that are never written (Llama 3 has several
+    end tokens, Marian forbids its padding)."""
+    try:
+        found = json.loads((place / "generation_config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        if not place.is_dir():
+            return {}
+        why = str(error).splitlines()[0]
+        raise RequestError(f"{place / 'generation_config.json'}: not valid JSON: {why}") from None
+    found = found if isinstance(found, dict) else {}
+    ends, bad = found.get("eos_token_id"), found.get("bad_words_ids")
+    ends = ends if isinstance(ends, list) else [ends]
+    bad = [word for word in bad if isinstance(word, list) and word] if isinstance(bad, list) else []
+    return {
+        "stop_tokens": tuple(i for i in ends if _is_token(i, vocab_size)),
+        "bad_words": tuple(tuple(word) for word in bad if all(_is_token(i, vocab_size) for i in word)),
+    }
+
+
+def _is_token(i, vocab_size: int) -> bool:
+    return type(i) is int and 0 <= i < vocab_size

@@ -1,18 +1,18 @@
 """From logits to the next token: greedy, or a draw from the model's distribution, reshaped and cut.
 
-The order is: temperature (Ackley, Hinton & Sejnowski 1985), top-k (Fan et al. 2018), top-p (Holtzman et al. 2020,
-"nucleus"), min-p (Nguyen et al. 2024). Each cut works on what the cut before it left, renormalized, as in transformers.
+The order is: what the text so far changes (`penalties.py`), temperature (Ackley, Hinton & Sejnowski 1985), top-k (Fan
+et al. 2018), top-p (Holtzman et al. 2020, "nucleus"), min-p (Nguyen et al. 2024), typical (Meister et al. 2023). Each
+cut works on what the cut before it left, renormalized. It is the order of transformers.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..errors import RequestError, WorkError
-
 
 COLDEST = 1e-5  # below, logits over the temperature leave float32's range, and the choice is greedy anyway
 
@@ -21,9 +21,18 @@ COLDEST = 1e-5  # below, logits over the temperature leave float32's range, and 
 class Sampling:
     """How the next token is chosen.
 
-    `temperature` 0 (and anything below 1e-5) is greedy: the most likely token, and the rest is ignored. `top_k` keeps the k most likely tokens
-    (0: all), `top_p` the fewest tokens whose probabilities reach p (1: all), `min_p` those at least this share as
-    likely as the most likely one (0: all). The same `seed` gives the same text; None draws a new one.
+    `temperature` 0 (and anything below 1e-5) is greedy: the most likely token, and the cuts are ignored. `top_k` keeps
+    the k most likely tokens (0: all), `top_p` the fewest tokens whose probabilities reach p (1: all), `min_p` those at
+    least this share as likely as the most likely one (0: all), `typical` those whose surprise is nearest to the
+    distribution's mean surprise, as many as reach this probability (1: all). The same `seed` gives the same text; None
+    draws a new one.
+
+    What the text so far changes, in this order: `logit_bias` {token: what is added to its logit}; `repetition_penalty`
+    divides the positive and multiplies the negative logits of tokens in the prompt and the text (Keskar et al. 2019;
+    1: nothing); `presence_penalty` is taken once from the logit of each token in the text, `frequency_penalty` as often
+    as it is there (OpenAI's definitions, which leave the prompt out); `bad_words` are token sequences that are never
+    completed; `min_tokens` come before any end. Tokens are ids; `generate` takes their text too.
+
     Raises RequestError for a value outside its range.
     """
 
@@ -32,59 +41,175 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int | None = None
+    typical: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int | str, float] | tuple[tuple[int | str, float], ...] = ()
+    bad_words: Sequence[str | Sequence[int]] = ()
+    min_tokens: int = 0
 
     def __post_init__(self):
-        for name, allowed, right in (
-            ("temperature", 0 <= self.temperature < math.inf, "a number from 0 (greedy) up"),
-            ("top_k", self.top_k >= 0 and self.top_k == int(self.top_k), "a whole number from 0 (all tokens) up"),
-            ("top_p", 0 < self.top_p <= 1, "above 0, at most 1 (all tokens)"),
-            ("min_p", 0 <= self.min_p <= 1, "from 0 (all tokens) to 1"),
-            ("seed", self.seed is None or 0 <= self.seed < 2**63, "a whole number from 0 up"),
+        for name, kind, allowed, right in (
+            ("temperature", float, lambda x: 0 <= x < math.inf, "a number from 0 (greedy) up"),
+            ("top_k", int, lambda x: x >= 0, "a whole number from 0 (all tokens) up"),
+            ("top_p", float, lambda x: 0 < x <= 1, "above 0, at most 1 (all tokens)"),
+            ("min_p", float, lambda x: 0 <= x <= 1, "from 0 (all tokens) to 1"),
+            ("typical", float, lambda x: 0 < x <= 1, "above 0, at most 1 (all tokens)"),
+            ("repetition_penalty", float, lambda x: 0 < x < math.inf, "a number above 0 (1: none)"),
+            ("presence_penalty", float, math.isfinite, "a number (0: none)"),
+            ("frequency_penalty", float, math.isfinite, "a number (0: none)"),
+            ("min_tokens", int, lambda x: x >= 0, "a whole number from 0 up"),
+            ("seed", int, lambda x: 0 <= x < 2**63, "a whole number from 0 up"),
         ):
-            if not allowed:
-                raise RequestError(f"{name} {getattr(self, name)} is not allowed: it must be {right}")
+            value = getattr(self, name)
+            if value is None and name == "seed":
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and allowed(value) and (kind is float or value == int(value))):
+                raise RequestError(f"{name} {value} is not allowed: it must be {right}")
+        self._keep("logit_bias", _pairs(self.logit_bias))
+        self._keep("bad_words", _sequences(self.bad_words))
+
+    def _keep(self, name: str, value) -> None:
+        object.__setattr__(self, name, value)  # frozen: for everyone else
 
     @property
     def greedy(self) -> bool:
         return self.temperature < COLDEST
 
+    @property
+    def penalizes(self) -> bool:
+        """Whether the text so far changes anything."""
+        return bool(
+            self.logit_bias or self.bad_words or self.min_tokens or self.repetition_penalty != 1
+            or self.presence_penalty or self.frequency_penalty
+        )
+
+
+def _pairs(bias) -> tuple[tuple[int | str, float], ...]:
+    pairs = tuple(dict(bias).items())
+    for token, value in pairs:
+        if not isinstance(value, (int, float)) or not (math.isfinite(value) or value == -math.inf):
+            raise RequestError(f"logit_bias {value} for {token!r} is not allowed: it must be a number (-inf: never)")
+    return pairs
+
+
+def _sequences(words) -> tuple[str | tuple[int, ...], ...]:
+    if isinstance(words, str):
+        words = (words,)
+    found = tuple(word if isinstance(word, str) else tuple(int(i) for i in word) for word in words)
+    if "" in found or () in found:
+        raise RequestError("a bad word is empty: it would forbid every text")
+    return found
+
 
 GREEDY = Sampling(temperature=0.0)
 
 
-def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """`logits` (B, V) float32 → (B, V) float32: what `sample` draws from. Not for a greedy choice."""
-    # shifted before the division, so that a small temperature gives the greedy choice and not inf - inf
-    scores = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
-    if 0 < sampling.top_k < scores.shape[-1]:
-        least = scores.topk(sampling.top_k, dim=-1).values[:, -1:]
-        scores = scores.masked_fill(scores < least, -math.inf)
-    p = scores.softmax(-1)
-    if sampling.top_p < 1:
-        ordered, index = p.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # probability of all more likely tokens
-        p = torch.zeros_like(p).scatter(-1, index, ordered.masked_fill(before >= sampling.top_p, 0.0))
-    if sampling.min_p > 0:
-        p = p.masked_fill(p < sampling.min_p * p.amax(-1, keepdim=True), 0.0)
-    return p / p.sum(-1, keepdim=True)
-
-
 def sample(
-    logits: Tensor, sampling: Sampling, generator: torch.Generator | Sequence[torch.Generator] | None = None
+    logits: Tensor, sampling: Sampling | Sequence[Sampling],
+    generator: torch.Generator | Sequence[torch.Generator | None] | None = None,
 ) -> Tensor:
     """`logits` (B, V) float32, -inf where a token must not be chosen → ids (B,) int64.
 
-    `generator`: CPU generators, one for each row or one for all; a row takes one uniform number from it, so with one
-    each a row's choices do not depend on its neighbours. Raises WorkError when logits are not finite.
+    `sampling`: one for all rows or one for each. What the text so far changes is for the caller to apply before
+    (`penalties.penalize`). `generator`: CPU generators, one for each row or one for all; a row takes one uniform number
+    from it, so with one each a row's choices do not depend on its neighbours. Raises WorkError when logits are not
+    finite.
     """
+    check(logits)
+    settings = [sampling] * len(logits) if isinstance(sampling, Sampling) else list(sampling)
+    drawn = [i for i, s in enumerate(settings) if not s.greedy]
+    ids = logits.argmax(-1)
+    if not drawn:
+        return ids
+    if isinstance(generator, torch.Generator) or generator is None:
+        u = torch.rand(len(drawn), 1, dtype=torch.float64, generator=generator)
+    else:
+        u = torch.cat([torch.rand(1, 1, dtype=torch.float64, generator=generator[i]) for i in drawn])
+    rows = torch.tensor(drawn, device=logits.device)
+    p = probabilities(logits if len(drawn) == len(logits) else logits[rows], [settings[i] for i in drawn])
+    # inverse transform: the first token whose cumulative probability exceeds u; never one of probability 0
+    cumulative = p.cumsum(-1, dtype=torch.float64)
+    ids[rows] = torch.searchsorted(cumulative, u.to(p.device) * cumulative[:, -1:], right=True).squeeze(-1)
+    return ids
+
+
+def check(logits: Tensor) -> None:
     if not logits.amax(-1).isfinite().all():  # amax hands NaN on
         raise WorkError("the model gives logits that are not finite: its weights are damaged or its training diverged")
-    if sampling.greedy:
-        return logits.argmax(-1)
-    if isinstance(generator, torch.Generator) or generator is None:
-        u = torch.rand(len(logits), 1, dtype=torch.float64, generator=generator)
-    else:
-        u = torch.cat([torch.rand(1, 1, dtype=torch.float64, generator=g) for g in generator])
-    # inverse transform: the first token whose cumulative probability exceeds u; never one of probability 0
-    cumulative = probabilities(logits, sampling).double().cumsum(-1)
-    return torch.searchsorted(cumulative, u.to(logits.device) * cumulative[:, -1:], right=True).squeeze(-1)
+
+
+def probabilities(logits: Tensor, sampling: Sampling | Sequence[Sampling]) -> Tensor:
+    """`logits` (B, V) float32 → (B, V) float32: what `sample` draws from. Not for a greedy choice."""
+    *_, (_, p) = stages(logits, [sampling] * len(logits) if isinstance(sampling, Sampling) else sampling)
+    return p
+
+
+def stages(logits: Tensor, settings: Sequence[Sampling]) -> Iterator[tuple[str, Tensor]]:
+    """The distribution (B, V) after the temperature, then after each cut that one of the rows asks for, by name."""
+    def column(name: str) -> Tensor:  # (B, 1)
+        return torch.tensor([[getattr(s, name)] for s in settings], device=logits.device)
+
+    # shifted before the division, so that a small temperature gives the greedy choice and not inf - inf
+    scores = (logits - logits.amax(-1, keepdim=True)) / column("temperature").to(logits.dtype)
+    p = scores.softmax(-1)
+    yield "temperature", p
+    for name, (cut, off) in CUTS.items():
+        if any(getattr(s, name) != off for s in settings):
+            values = column(name)
+            scores = scores.masked_fill(~(cut(scores, p, values) | (values == off)), -math.inf)
+            p = scores.softmax(-1)
+            yield name, p
+
+
+def likeliest(log_probs: Tensor, n: int) -> list[list[tuple[int, float]]]:
+    """The n likeliest tokens of each row of (B, V), best first."""
+    if not n:
+        return []
+    values, ids = log_probs.topk(min(n, log_probs.shape[-1]), dim=-1)
+    return [list(zip(i, v)) for i, v in zip(ids.tolist(), values.tolist())]
+
+
+# Each cut: scores (B, V), their probabilities (B, V), a setting for each row (B, 1) → what stays (B, V) bool.
+
+
+def _top_k(scores: Tensor, p: Tensor, k: Tensor) -> Tensor:
+    k = k.clamp(max=scores.shape[-1])
+    best = scores.topk(int(k.max()), dim=-1).values
+    return scores >= best.gather(-1, (k - 1).clamp(min=0))
+
+
+FIRST = 256  # candidates that nearly always reach top-p; a full sort of 49,152 costs 20 times as much
+
+
+def _top_p(scores: Tensor, p: Tensor, limit: Tensor) -> Tensor:
+    kept = torch.zeros_like(p, dtype=torch.bool)
+    ordered, index = p.topk(min(FIRST, p.shape[-1]), dim=-1)
+    kept.scatter_(-1, index, _before(ordered) < limit)
+    short = ((ordered.sum(-1, keepdim=True) < limit) & (limit < 1)).squeeze(-1)  # rows that the first do not decide
+    if short.any():
+        ordered, index = p[short].sort(dim=-1, descending=True)
+        kept[short] = torch.zeros_like(kept[short]).scatter_(-1, index, _before(ordered) < limit[short])
+    return kept
+
+
+def _before(ordered: Tensor) -> Tensor:
+    """The probability of all before each."""
+    return ordered.cumsum(-1) - ordered
+
+
+def _min_p(scores: Tensor, p: Tensor, share: Tensor) -> Tensor:
+    return p >= share * p.amax(-1, keepdim=True)
+
+
+def _typical(scores: Tensor, p: Tensor, mass: Tensor) -> Tensor:
+    surprise = -scores.log_softmax(-1)
+    entropy = (p * surprise).nansum(-1, keepdim=True)
+    distance, index = (surprise - entropy).abs().sort(dim=-1)
+    reached = (p.gather(-1, index).cumsum(-1) < mass).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)
+    return (surprise - entropy).abs() <= distance.gather(-1, reached)
+
+
+CUTS = {"top_k": (_top_k, 0), "top_p": (_top_p, 1.0), "min_p": (_min_p, 0.0), "typical": (_typical, 1.0)}
