@@ -55,6 +55,15 @@ def test_all_mistakes_at_once():
     ({"train": {"steps": 1}, "tokenizer": {"vocab_size": 10**6}}, "tokenizer.vocab_size: 1000000 is not allowed"),
     ({"train": {"steps": 1}, "data": {"corpus": 5}}, "data.corpus: a corpus is a path, a list of paths"),
     ({"train": {"steps": 1}, "data": {"corpus": []}}, "data.corpus: there is no corpus"),
+    ({"train": {"steps": 1}, "data": {"corpus": None}}, "data: there is no corpus"),
+    ({"train": {"steps": 1, "objective": "masks"}}, "train.objective: 'masks' is not allowed: input should be 'causal', 'masked'"),
+    ({"train": {"steps": 1, "objective": "seq2seq"}}, "train.objective: seq2seq learns from pairs: name them under data.pairs"),
+    ({"train": {"steps": 1}, "data": {"pairs": {"a": {"path": "a.tsv"}}}}, "data.pairs is for train.objective: seq2seq, not causal"),
+    ({"train": {"steps": 1}, "data": {"corpus": "x", "pairs": {"a": {"path": "a.tsv"}}}}, "data: a corpus and pairs are two kinds"),
+    ({"train": {"steps": 1}, "data": {"pairs": {"a": {"source": "a.de"}}}}, "data.pairs.a.train: pairs are in two files, source and"),
+    ({"train": {"steps": 1}, "data": {"pairs": {"a": {"path": "a.tsv"}}, "split": "tail"}}, "data: split: tail cuts a text in three"),
+    ({"train": {"steps": 1, "objective": "masked", "spans": {"share": 0.3}}}, "train: spans is for objective: span, not masked"),
+    ({"train": {"steps": 1, "objective": "seq2seq", "stride": 3, "rows": "window"}}, "rows is for rows of text; seq2seq has pairs"),
     ({"train": {"steps": 1, "optimizer": {"lr": float("nan")}}}, "train.optimizer.lr: nan is not allowed"),
     ({"train": {"steps": 1}, "name": "../../etc"}, "name: '../../etc' is not allowed"),
 ])
@@ -95,3 +104,21 @@ def test_what_is_no_recipe_is_one_line(tmp_path, content, said):
 def test_a_missing_recipe_is_named(tmp_path):
     with pytest.raises(RequestError, match="nowhere.yaml: no such recipe"):
         recipes.load(tmp_path / "nowhere.yaml")
+
+
+def test_pairs_are_read_in_short_and_at_length_and_written_back():
+    files = {"source": "a.de.gz", "target": "a.en.gz"}
+    short = recipes.parse({"train": {"steps": 1, "objective": "seq2seq"}, "data": {"pairs": {"a": files}}})
+    long = recipes.parse({"train": {"steps": 1, "objective": "seq2seq"}, "data": {"pairs": {"a": {"train": files, "test": {"path": "t.csv"}}}}})
+    assert short.data.pairs["a"].train.source == "a.de.gz" and short.data.pairs["a"].val is None
+    assert long.data.pairs["a"].test.path == "t.csv" and not long.data.sources()
+    for recipe in (short, long):
+        assert recipes.parse(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+def test_an_objective_brings_the_tokens_it_needs():
+    masked = recipes.parse({"train": {"steps": 1, "objective": "masked"}})
+    span = recipes.parse({"train": {"steps": 1, "objective": "span"}, "tokenizer": {"sentinels": 30}})
+    assert masked.tokenizer.mask and span.tokenizer.sentinels == 30
+    assert recipes.parse({"train": {"steps": 1, "objective": "span"}}).tokenizer.sentinels == 100
+    assert recipes.parse(yaml.safe_load(masked.to_yaml())) == masked

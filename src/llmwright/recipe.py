@@ -39,6 +39,8 @@ class Source(Section):
 
 def _named(corpus):
     """A path, a list of paths, or names with paths or sections: as names with sections."""
+    if corpus is None:  # there are pairs
+        return {}
     if isinstance(corpus, str):
         corpus = [corpus]
     if isinstance(corpus, list):
@@ -79,10 +81,50 @@ class Clean(Section):
     quality: bool = True  # False: none of the four filters above but min_chars and max_chars
 
 
+class PairFiles(Section):
+    """Where pairs are: `source` and `target`, two text files of which line N of one belongs to line N of the other; or
+    `path`, a table (jsonl, json, csv, tsv, parquet) with a key or column for each side. All may be .gz or .zst."""
+
+    source: str | None = None
+    target: str | None = None
+    path: str | None = None
+    source_key: str = "source"  # of a table; in one without a header the column's number from 0
+    target_key: str = "target"
+
+    @model_validator(mode="after")
+    def _one_way(self):
+        if bool(self.source) != bool(self.target) or bool(self.source) == bool(self.path):
+            raise ValueError("pairs are in two files, source and target, or in one table, path: give one or the other")
+        return self
+
+
+def _as_training(source):
+    """Files alone are training pairs."""
+    return source if isinstance(source, dict) and "train" in source else {"train": source}
+
+
+class PairSource(Section):
+    """One named set of pairs. What has no files of its own is taken from `train`, by data.fractions."""
+
+    train: PairFiles
+    val: PairFiles | None = None
+    test: PairFiles | None = None
+
+
+class PairLimits(Section):
+    """Which pairs are kept: what is dropped is counted under the limit's name. Lengths are in characters."""
+
+    min_chars: int = Field(1, ge=1)  # of either side
+    max_chars: int = Field(2000, ge=0)  # 0: no limit
+    max_ratio: float = Field(9.0, ge=0)  # of the longer side to the shorter (Moses' clean-corpus-n has 9); 0: no limit
+
+
 class Data(Section):
-    """The corpus and how it becomes training, validation and test text."""
+    """The corpus and how it becomes training, validation and test text; or pairs of texts."""
 
     corpus: Annotated[dict[str, Source], BeforeValidator(_named)] = "python:stdlib"  # a path, a list, or name: path
+    pairs: dict[str, Annotated[PairSource, BeforeValidator(_as_training)]] = {}  # in place of a corpus, for seq2seq
+    pair_limits: PairLimits = PairLimits()
     text_key: str = "text"  # the field that holds the text in jsonl, json, csv, tsv and parquet
     clean: Clean = Clean()
     exact_duplicates: bool = True  # drop documents whose text was seen before
@@ -93,6 +135,23 @@ class Data(Section):
     # validation or test text (Brown et al. 2020, appendix C, whose tokens are words); 0: keep them
     workers: int = Field(0, ge=0)  # processes; 0: one a core
     shard_tokens: int = Field(100_000_000, ge=1000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs_in_place_of_a_corpus(cls, values):
+        if isinstance(values, dict) and values.get("pairs") and not values.get("corpus"):
+            return {**values, "corpus": None}
+        return values
+
+    @model_validator(mode="after")
+    def _corpus_or_pairs(self):
+        if self.corpus and self.pairs:
+            raise ValueError("a corpus and pairs are two kinds of data: give one of them")
+        if not self.corpus and not self.pairs:
+            raise ValueError("there is no corpus: name a file, a folder or python:stdlib")
+        if self.pairs and self.split == "tail":
+            raise ValueError("split: tail cuts a text in three, and pairs are not cut: leave split at hash")
+        return self
 
     @model_validator(mode="after")
     def _fractions_sum(self):
@@ -117,6 +176,8 @@ class Tokenizer(Section):
     vocab_size: int = Field(4096, ge=256, le=262_144)  # not for chars and bytes, which take what the text has
     path: str | None = None  # a tokenizer.json, a model directory, vocab.bpe, vocab.txt or a SentencePiece .model
     sample_bytes: int = Field(64_000_000, ge=1)  # of training text to train on
+    mask: bool = False  # whether there must be a mask token; the masked objective sets it
+    sentinels: int = Field(0, ge=0, le=1000)  # how many <extra_id_0>, … there must be; the span objective sets 100
 
 
 class Model(Section):
@@ -187,15 +248,35 @@ class Schedule(Section):
     final: Fraction = 0.0  # learning rate at the end, as a share of the peak
 
 
+class Masking(Section):
+    """Which tokens are hidden (Devlin et al. 2019, section 3.1). Of those, 80 % become the mask token, 10 % any other,
+    and 10 % stay."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.15  # of the tokens
+    whole_words: bool = False  # hide whole words (Devlin's later models; Cui et al. 2019)
+
+
+class Spans(Section):
+    """Which spans are taken out (Raffel et al. 2020, section 3.1.4)."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.15  # of the tokens
+    mean_length: float = Field(3.0, ge=1)
+
+
 class Train(Section):
     """The one loop."""
 
+    objective: Literal["causal", "masked", "span", "seq2seq"] = "causal"
+    masking: Masking = Masking()
+    spans: Spans = Spans()
+    label_smoothing: Share = 0.0  # this share of each target is spread over the vocabulary (Szegedy et al. 2016)
     steps: Positive | None = None
     max_minutes: Annotated[float, Field(gt=0)] | None = None  # wall clock; the schedule follows it
     epochs: Annotated[float, Field(gt=0)] | None = None
     batch: Positive = 16  # rows a micro-batch
     accumulate: Positive = 1  # micro-batches a step
     context: Positive | None = None  # tokens a row; default: the model's
+    batch_tokens: Positive | None = None  # seq2seq: tokens a side in a batch, padding counted; default: batch · context
     growth: list[tuple[Fraction, Positive, Positive]] = []  # [from this fraction on, context, batch], ascending
     rows: Literal["packed", "window"] = "packed"
     stride: Positive | None = None  # window only; default: the context
@@ -225,6 +306,15 @@ class Train(Section):
             raise ValueError("give at least one of steps, max_minutes and epochs: it says when the training ends")
         if self.stride and self.rows == "packed":
             raise ValueError("stride is for rows: window; packed rows have none")
+        fits = [("masking", "masked"), ("spans", "span"), ("batch_tokens", "seq2seq")]
+        for name, objective in fits:
+            default = type(self).model_fields[name].default
+            if self.objective != objective and getattr(self, name) != default:
+                raise ValueError(f"{name} is for objective: {objective}, not {self.objective}")
+        if self.objective == "seq2seq":
+            for name in ("growth", "rows", "stride", "mixture", "curriculum"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is for rows of text; seq2seq has pairs, batched by their length (batch_tokens)")
         if self.patience and not self.eval_every:
             raise ValueError(f"patience {self.patience} counts evaluations: give eval_every")
         starts = [g[0] for g in self.growth]
@@ -266,6 +356,15 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _agree(self):
+        objective, pairs = self.train.objective, bool(self.data.pairs)
+        if pairs != (objective == "seq2seq"):
+            raise ValueError(
+                f"data.pairs is for train.objective: seq2seq, not {objective}" if pairs else
+                "train.objective: seq2seq learns from pairs: name them under data.pairs"
+            )
+        needs = {"masked": {"mask": True}, "span": {"sentinels": self.tokenizer.sentinels or 100}}.get(objective, {})
+        if needs:
+            object.__setattr__(self, "tokenizer", self.tokenizer.model_copy(update=needs))
         known = self.data.sources()
         mixtures = [("train.mixture", self.train.mixture)]
         mixtures += [(f"train.curriculum.{i}.mixture", s.mixture) for i, s in enumerate(self.train.curriculum)]
