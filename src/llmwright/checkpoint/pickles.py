@@ -5,6 +5,7 @@ refuses everything else before it is called; no other reader is ever used here.
 """
 
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -17,13 +18,17 @@ def stored(path: Path) -> list[Stored]:
     """The file's tensors, mapped. Raises RequestError when it holds anything but tensors by name."""
     try:
         found = _load(path)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     except pickle.UnpicklingError as error:
-        raise RequestError(f"{path}: not read: it holds more than tensors, and that could run code ({_said(error)}). Ask "
-                           "its publisher for safetensors, or convert it where you trust it") from None
+        if called := re.search(r"GLOBAL:? ([\w.]+\.\w+)", str(error)):
+            raise RequestError(f"{path}: not read: it holds more than tensors (it calls for {called[1][:80]}), and that could "
+                               "run code. Ask its publisher for safetensors") from None
+        raise RequestError(f"{path}: not read: it is damaged, or holds more than tensors, which could run code. Ask its "
+                           "publisher for safetensors") from None
     except Exception as error:  # a damaged archive can fail anywhere inside PyTorch
-        raise RequestError(f"{path}: not a readable file of weights: {type(error).__name__}: {_said(error)}") from None
+        said = " ".join(str(error).split()).split(". ")[0][:150]
+        raise RequestError(f"{path}: not a readable file of weights: {said or type(error).__name__}") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise RequestError(f"{path}: not a table of weights by name but a {type(found).__name__}")
     for name, tensor in found.items():
@@ -42,12 +47,3 @@ def _load(path: Path):
     with open(path, "rb") as file:
         archive = file.read(2) == b"PK"  # the layout since PyTorch 1.6; only that one can be mapped
     return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-
-
-def _said(error: Exception) -> str:
-    """The reader's message cut to what names the fault."""
-    text = " ".join(str(error).split())
-    for mark in ("Unsupported global: ", "Unsupported operand ", "Unsupported class "):
-        if mark in text:
-            return text[text.index(mark) :].split(". ")[0].split(" was not")[0][:150]
-    return text.split(". ")[0][:150]
