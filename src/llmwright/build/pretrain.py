@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+from ..checkpoint.cache import resolve
 from ..checkpoint.directory import load
 from ..data.rows import RowLoader
 from ..data.shards import DataDir
@@ -40,7 +41,7 @@ def make_model(recipe: Recipe, tokenizer) -> Decoder:
 
 
 def _start_from(recipe: Recipe, tokenizer) -> Decoder:
-    path, default = Path(recipe.model.start_from).expanduser(), RecipeModel()
+    path, default = resolve(recipe.model.start_from), RecipeModel()
     for key in RecipeModel.model_fields:
         if key not in ("start_from", "context") and getattr(recipe.model, key) != getattr(default, key):
             raise RequestError(f"model.{key} does not go with model.start_from: the shape is that of {path}")
@@ -57,7 +58,7 @@ def check_shape(recipe: Recipe) -> None:
     """Raise RequestError for an impossible model before any work is done for it."""
     if not recipe.model.start_from:
         longest_context(recipe, shape(recipe.model, recipe.tokenizer.vocab_size))
-    elif not Path(recipe.model.start_from).expanduser().is_dir():
+    elif not resolve(recipe.model.start_from).is_dir():
         raise RequestError(f"model.start_from: {recipe.model.start_from}: no such model directory")
 
 

@@ -7,7 +7,6 @@ by the head); the parts themselves are not, and every block costs the same.
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -62,9 +61,10 @@ def plan_run(recipe: Recipe, data, progress: Progress = Progress()) -> dict:
     from ..families.shapes import shape
 
     if recipe.model.start_from:
+        from ..checkpoint.cache import resolve
         from ..checkpoint.directory import load_config
 
-        config = load_config(Path(recipe.model.start_from).expanduser())
+        config = load_config(resolve(recipe.model.start_from))
     else:
         config = shape(recipe.model, data.card["vocab_size"])
     tokens = sum(shard["tokens"] for shard in data.card["splits"]["train"]["shards"])

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..checkpoint.cache import find, resolve
 from ..errors import RequestError
 from ..model.config import ModelConfig
 from ..recipe import Recipe
@@ -37,6 +38,8 @@ def read(target: str, overrides: list[str] = ()) -> Target:
         return _recipe(path, overrides)
     if overrides:
         raise RequestError(f"{overrides[0]}: only a recipe (a .yaml file) takes key=value; {target} is none")
+    if not path.exists() and target not in PRESETS and (pulled := find(target)):
+        path = pulled
     if path.is_dir():
         config = _model_directory(path)
         return Target(replace(shape_of(config), name=path.resolve().name), config=config)
@@ -58,7 +61,7 @@ def _recipe(path: Path, overrides: list[str]) -> Target:
     if recipe.train.epochs and not data:
         notes.append("train.epochs: how many tokens the text has is not known until it is prepared")
     if recipe.model.start_from:
-        config = _model_directory(Path(recipe.model.start_from).expanduser())
+        config = _model_directory(resolve(recipe.model.start_from))
     else:
         config = compose(recipe.model, vocab_size)
     run = from_recipe(recipe.train, config, data.get("tokens"))
