@@ -34,7 +34,8 @@ def test_all_mistakes_at_once():
         "seed: -1 is not allowed: input should be greater than or equal to 0",
         "data.corpus.a.path: {'pth': 'x'} is not allowed: field required",
         "data.corpus.a.pth: unknown key; did you mean path?",
-        "model.family: 'gtp' is not allowed: input should be 'llama', 'qwen3' or 'gpt2'",
+        "model.family: 'gtp' is not allowed: input should be 'llama', 'mistral', 'mixtral', 'qwen2', 'qwen3', 'gemma', "
+        "'gemma2', 'gemma3', 'gpt2', 'bloom', 'falcon', 'palm', 'bert', 'roberta', 't5' or 'marian'",
         "model.n_heads: -1 is not allowed: input should be greater than or equal to 1",
         "model.d_modl: unknown key; did you mean d_model?",
         "train.optimizer.nam: unknown key; did you mean name?",

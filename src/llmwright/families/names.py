@@ -29,14 +29,17 @@ def rule(theirs: str, *ours: str, transpose: bool = False, join=None, split=None
 
 
 def to_published(state: dict[str, Tensor], rules: Iterable[Rule]) -> dict[str, Tensor]:
-    """Our weights under the published names. A tensor that needs no change is not copied."""
-    published = {}
+    """Our weights under the published names. A tensor that needs no change is not copied, unless two names have it: a
+    file holds each for itself."""
+    published, used = {}, set()
     for r in rules:
         parts = [state[name] for name in r.ours]
         if r.join:
             tensor = r.join(parts)
         else:
             tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+            tensor = tensor.clone() if used & set(r.ours) else tensor
+        used |= set(r.ours)
         published[r.theirs] = (tensor.T if r.transpose else tensor).contiguous()
     return published
 
