@@ -74,7 +74,7 @@ def generate(
     rows = [
         _Row(i, row, Generation(text), generator, min(max_tokens, room - len(start or row)),
              TextStream(tokenizer, [] if start else row, stop))
-        for i, (row, text, generator) in enumerate(zip(ids, texts, _generators(ids, sampling)))
+        for i, (row, text, generator) in enumerate(zip(ids, texts, generators(ids, sampling)))
     ]
     work = _Work(model, tokenizer, sampling, ends, start, stop, max_tokens, window, top_log_probs, on_text)
     # neighbours of like length waste little padding; the results of one prompt stay together
@@ -217,7 +217,7 @@ def _check(
         raise RequestError(f"top_log_probs {top_log_probs} is not allowed: it must be from 0 to 100")
 
 
-def _generators(ids: list[list[int]], sampling: Sampling) -> list[torch.Generator]:
+def generators(ids: list[list[int]], sampling: Sampling) -> list[torch.Generator]:
     """A stream of random numbers for each text, by the seed, the prompt, and how often it came before."""
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
     counts: dict[tuple, int] = {}
