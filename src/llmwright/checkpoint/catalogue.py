@@ -89,7 +89,7 @@ MODELS: dict[str, Entry] = {
         "chat, Llama 3.2, 1B", "llama3.2", "meta-llama/Llama-3.2-1B-Instruct", gated=True),
     "mistral-7b-instruct": Entry("chat, Mistral, 7B", "apache-2.0", "mistralai/Mistral-7B-Instruct-v0.3"),
     "mixtral-8x7b-instruct": Entry(
-        "chat, mixture of experts, 8 x 7B", "apache-2.0", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        "chat, Mixtral, 8 x 7B", "apache-2.0", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
     "qwen2.5-0.5b-instruct": Entry("chat, Qwen2.5, 0.5B", "apache-2.0", "Qwen/Qwen2.5-0.5B-Instruct"),
     "qwen3-0.6b": Entry("chat, Qwen3, 0.6B", "apache-2.0", "Qwen/Qwen3-0.6B"),
     "gemma-3-270m-it": Entry("chat, Gemma 3, 270M", "gemma", "google/gemma-3-270m-it", gated=True),
@@ -102,7 +102,7 @@ MODELS: dict[str, Entry] = {
     "all-minilm-l6-v2": Entry(
         "sentence embeddings, BERT family, 22M", "apache-2.0", "sentence-transformers/all-MiniLM-L6-v2", _MINILM),
     "t5-small": Entry("text to text, T5, 60M", "apache-2.0", "google-t5/t5-small"),
-    "flan-t5-small": Entry("text to text, instructions, FLAN-T5, 80M", "apache-2.0", "google/flan-t5-small"),
+    "flan-t5-small": Entry("follows instructions, FLAN-T5, 80M", "apache-2.0", "google/flan-t5-small"),
 }
 
 

@@ -9,6 +9,7 @@ that runs nothing). Python files are never brought: a repository's own code is n
 import os
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from ..errors import RequestError
 from .download import Item, Unreachable, reason
@@ -60,6 +61,13 @@ def find(name: str) -> Found:
         items.append(Item(file, url, entry.size, digest, algorithm, headers))
     licence = next((tag[8:] for tag in info.tags or [] if tag.startswith("license:")), None)
     return Found(repository, info.sha or "main", licence, tuple(items))
+
+
+def shown() -> str:
+    """The hub, for a message."""
+    from huggingface_hub import constants
+
+    return f"The hub ({urlsplit(constants.ENDPOINT).hostname})"
 
 
 def choose(files: list[str], wanted: str = "", repository: str = "") -> list[str]:

