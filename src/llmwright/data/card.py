@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from .. import recipe
 from .corpus import FILTERS, Corpus
 from .encode import Encoded
 from .sources import Listing
@@ -11,28 +10,32 @@ from .split import PARTS
 _DROPS = {*FILTERS, *(f"{name} bytes" for name in FILTERS), "documents in"}
 
 
-def card(version: int, fingerprint: str, data: recipe.Data, listings: list[Listing], corpus: Corpus, rule: dict,
-         tokenizer, begin_id: int, encoded: Encoded) -> dict:
-    """The content of data.json. Nothing in it depends on the machine's speed, the time or the number of workers."""
+def splits_and_tokenizer(shards: dict[str, list[dict]], tokenizer, begin_id: int) -> dict:
+    """What data.json says of the shards of each part and of the tokenizer."""
     splits = {}
     for part in PARTS:
-        shards = encoded.shards[part]
         by_source: dict[str, dict] = {}
-        for shard in shards:
+        for shard in shards[part]:
             total = by_source.setdefault(shard["source"], {"documents": 0, "tokens": 0, "bytes": 0})
             for key in total:
                 total[key] += shard[key]
-        splits[part] = {**{key: sum(s[key] for s in shards) for key in ("documents", "tokens", "bytes")},
-                        "sources": by_source, "shards": shards}
-    counts = corpus.counts
-    kept = int(corpus.kept.sum())
+        splits[part] = {**{key: sum(s[key] for s in shards[part]) for key in ("documents", "tokens", "bytes")},
+                        "sources": by_source, "shards": shards[part]}
     return {
-        "format": version,
-        "fingerprint": fingerprint,
         "vocab_size": tokenizer.vocab_size,
         "bos_id": begin_id,
         "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size,
                       "fingerprint": tokenizer.fingerprint},
+        "splits": splits,
+    }
+
+
+def card(listings: list[Listing], corpus: Corpus, rule: dict, tokenizer, begin_id: int, encoded: Encoded) -> dict:
+    """The content of data.json. Nothing in it depends on the machine's speed, the time or the number of workers."""
+    counts = corpus.counts
+    kept = int(corpus.kept.sum())
+    return {
+        **splits_and_tokenizer(encoded.shards, tokenizer, begin_id),
         "sources": {x.name: {"path": x.path, "files": len(x.files), "bytes": corpus.raw_bytes[x.name],
                              "fingerprint": x.fingerprint(), "skipped": x.skipped, "skipped_files": x.skipped_names}
                     for x in listings},
@@ -46,7 +49,6 @@ def card(version: int, fingerprint: str, data: recipe.Data, listings: list[Listi
             "overlap": {**encoded.overlap, "examples": encoded.dropped},
         },
         "split": rule,
-        "splits": splits,
         "examples": _examples(corpus),
     }
 

@@ -26,6 +26,8 @@ from . import split
 from .card import card
 from .corpus import Corpus, collect
 from .encode import Encoded, Encoder, begin_id
+from .lexicon import make_tokenizer
+from .prepare_pairs import PairSourceListing, list_pair_sources, pair_files, prepare_pairs
 from .shards import VERIFIED, DataDir
 from .sources import Listing, counted, list_source
 from .workers import Workers, cores
@@ -58,12 +60,26 @@ def prepare(data: recipe.Data, tokenizer: recipe.Tokenizer, out: str | Path, see
     if ready and ready["fingerprint"] == mark and _is_whole(out):
         progress.say(f"{shown}: up to date")
         return ready
+    make = prepare_pairs if data.pairs else _prepare_text
+    with _beside(out) as target:
+        result = {"format": FORMAT, "fingerprint": mark, **make(data, tokenizer, listings, target, progress)}
+        shutil.rmtree(target / "spool")
+        with open(target / "data.json", "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+    return result
+
+
+def _prepare_text(data: recipe.Data, tokenizer: recipe.Tokenizer, listings: list[Listing], target: Path,
+                  progress: Progress) -> dict:
+    """Shards and tokenizer in `target`, and what data.json says of them."""
     for listing in listings:
         if line := listing.other_kinds_line():
             progress.say(line)
     sizes = [listing.bytes for listing in listings]
     small = None not in sizes and sum(sizes) < SMALL
-    with _beside(out) as target, Workers(0 if small else data.workers or cores()) as workers:
+    with Workers(0 if small else data.workers or cores()) as workers:
         spool = target / "spool"
         spool.mkdir()
         corpus = collect(data, listings, spool, workers, progress)
@@ -73,13 +89,7 @@ def prepare(data: recipe.Data, tokenizer: recipe.Tokenizer, out: str | Path, see
         encoded = Encoder(data, corpus, parts, lexicon, target, spool).run(workers, progress)
         _check_parts(data, encoded.shards, corpus)
         _say_what_is_little(data, rule, encoded, int(corpus.sizes[parts == 0].sum()), progress)
-        result = card(FORMAT, mark, data, listings, corpus, rule, lexicon, begin_id(lexicon), encoded)
-        shutil.rmtree(spool)
-        with open(target / "data.json", "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-    return result
+        return card(listings, corpus, rule, lexicon, begin_id(lexicon), encoded)
 
 
 def fingerprint(data: recipe.Data, tokenizer: recipe.Tokenizer, seed: int = 1337, out: str | Path | None = None,
@@ -132,23 +142,28 @@ def _check_is_ours(out: Path, ready: dict | None) -> None:
 
 
 def _check_sources_are_outside(data: recipe.Data, out: Path) -> None:
-    for source in data.sources().values():
-        if not source.path.startswith(("python:", "hub:")):
-            if Path(source.path).expanduser().resolve().is_relative_to(out):
-                raise RequestError(f"{source.path}: lies in the output {out}, which is replaced as a whole; name "
+    paths = [source.path for source in data.sources().values()]
+    paths += [path for files in pair_files(data) for path in (files.source, files.target, files.path) if path]
+    for path in paths:
+        if not path.startswith(("python:", "hub:")):
+            if Path(path).expanduser().resolve().is_relative_to(out):
+                raise RequestError(f"{path}: lies in the output {out}, which is replaced as a whole; name "
                                    "another folder for the output")
 
 
-def _listings(data: recipe.Data, exclude: Collection[str | Path]) -> list[Listing]:
+def _listings(data: recipe.Data, exclude: Collection[str | Path]) -> list[Listing] | list[PairSourceListing]:
     named = data.sources()
+    if data.pairs:
+        return list_pair_sources(data)
     if not named:
         raise RequestError("data.corpus: names no text; give a file, a folder or python:stdlib")
     exclude = [Path(path).expanduser() for path in exclude]
     return [list_source(name, source.path, source.text_key, exclude) for name, source in named.items()]
 
 
-def _fingerprint(data: recipe.Data, tokenizer: recipe.Tokenizer, listings: list[Listing]) -> str:
-    rules = data.model_dump(mode="json", exclude={"corpus", "workers", "text_key"})  # the listings have the key
+def _fingerprint(data: recipe.Data, tokenizer: recipe.Tokenizer, listings: list) -> str:
+    aside = {"corpus", "workers", "text_key"} | (set() if data.pairs else {"pairs", "pair_limits"})
+    rules = data.model_dump(mode="json", exclude=aside)  # the listings have paths and key
     parts = [FORMAT, rules, tokenizer.model_dump(mode="json"), [(x.name, x.fingerprint()) for x in listings]]
     if tokenizer.path and (path := Path(tokenizer.path).expanduser()).exists():
         files = sorted(path.glob("*token*")) + sorted(path.glob("*vocab*")) if path.is_dir() else [path]
@@ -208,29 +223,17 @@ def _say_what_is_little(data: recipe.Data, rule: dict, encoded: Encoded, n_bytes
 
 def _tokenizer(wanted: recipe.Tokenizer, data: recipe.Data, corpus: Corpus, parts: np.ndarray, progress: Progress):
     """Loaded, or trained on training text: all of it, or an even sample by the documents' hashes."""
-    if wanted.path:
-        from ..tokens.load import load
-
-        return load(wanted.path)
-    from ..tokens.train import train
-
     training = (parts == 0) | (parts == 3)
     share = wanted.sample_bytes / max(int(corpus.sizes[training].sum()), 1)
     if share < 1:  # by the hash's other half: the first half decided the split
         training &= corpus.digests[:, 1] < np.uint64(share * 2.0**64)
 
     def texts():
-        left = wanted.sample_bytes
         for number, data_ in corpus.texts(training):
             text = data_.decode()
-            if parts[number] == 3:
-                text = split.by_tail(text, data.fractions)[0]
-            if left <= 0:
-                return
-            left -= len(data_)
-            yield text
+            yield split.by_tail(text, data.fractions)[0] if parts[number] == 3 else text
 
-    return train(texts(), wanted.kind, wanted.vocab_size, progress)
+    return make_tokenizer(wanted, texts(), progress)
 
 
 @contextmanager

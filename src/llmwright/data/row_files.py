@@ -9,6 +9,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..errors import RequestError
 from .clean import decode
@@ -34,7 +35,7 @@ def _check_key(f: File, first: list[bytes], key: str) -> None:
     """A wrong `text_key` shows in the first rows, before hours of reading."""
     rows = [row for line in first if (row := _json_object(line)) is not None]
     if rows and not any(isinstance(row.get(key), str) for row in rows):
-        raise RequestError(f"{f.path}: no row has text under {key!r}; found {_known(list(rows[0]))}{HOW}")
+        raise RequestError(f"{f.path}: no row has text under {key!r}; found {known(list(rows[0]))}{HOW}")
 
 
 def _json(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, str, str]]:
@@ -42,7 +43,7 @@ def _json(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, str
     with open_stream(f.path) as stream:
         head = read_up_to(stream, 4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"["):
-        yield from texts_of(_json_array(f), f.name, listing.text_key, counts, str(f.path))
+        yield from texts_of(json_array(f.path), f.name, listing.text_key, counts, str(f.path))
         return
     if b"\n" in head.rstrip() and _json_object(head.split(b"\n", 1)[0]) is not None:
         yield from _jsonl(f, listing, counts)
@@ -66,9 +67,10 @@ def _json_object(line: bytes) -> dict | None:
     return row if isinstance(row, dict) else None
 
 
-def _json_array(f: File) -> Iterator[object]:
+def json_array(path: Path, *_) -> Iterator[object]:
+    """The rows of a JSON array, read element by element. Raises RequestError where it is none."""
     decoder, text, at, ended = json.JSONDecoder(), "", 0, False
-    with open_stream(f.path) as raw:
+    with open_stream(path) as raw:
         stream = io.TextIOWrapper(raw if not isinstance(raw, io.RawIOBase) else io.BufferedReader(raw), "utf-8-sig",
                                   errors="replace")
         text = stream.read(BLOCK).lstrip()[1:]
@@ -84,7 +86,7 @@ def _json_array(f: File) -> Iterator[object]:
                     continue
             except ValueError as error:
                 if ended or len(text) - at > LONGEST_ROW:
-                    raise RequestError(f"{f.path}: not valid JSON: {error}") from None
+                    raise RequestError(f"{path}: not valid JSON: {error}") from None
             more = stream.read(max(BLOCK, len(text) - at))
             ended = not more
             text, at = text[at:] + more, 0
@@ -114,7 +116,7 @@ def _table(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, st
             elif key.isdigit() and int(key) < len(header):  # a table without a header: the column's number, from 0
                 column, first = int(key), [header]
             else:
-                raise RequestError(f"{f.path}: no column {key!r}; its columns are {_known(header)}{HOW}")
+                raise RequestError(f"{f.path}: no column {key!r}; its columns are {known(header)}{HOW}")
             for rows in (first, reader):
                 for i, row in enumerate(rows):
                     if column < len(row):
@@ -137,7 +139,7 @@ def _parquet(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, 
             names = table.schema_arrow.names
             if listing.text_key not in names:
                 raise RequestError(
-                    f"{f.path}: no column {listing.text_key!r}; its columns are {_known(names)}{HOW}"
+                    f"{f.path}: no column {listing.text_key!r}; its columns are {known(names)}{HOW}"
                 )
             number = 0
             for rows in table.iter_batches(batch_size=1024, columns=[listing.text_key]):
@@ -167,9 +169,9 @@ def texts_of(rows, name: str, key: str, counts: Counter, path: str | None = None
             counts["rows without text"] += 1
             first = first or row
     if not found and first is not None:
-        keys = _known(list(first)) if isinstance(first, dict) else type(first).__name__
+        keys = known(list(first)) if isinstance(first, dict) else type(first).__name__
         raise RequestError(f"{path or name}: no row has text under {key!r}; found {keys}{HOW}")
 
 
-def _known(names: list[str]) -> str:
+def known(names: list[str]) -> str:
     return ", ".join(map(str, names[:12])) + (", …" if len(names) > 12 else "") if names else "none"

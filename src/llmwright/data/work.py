@@ -129,7 +129,7 @@ def tokenize_batch(task: TokenizeTask) -> Tokenized:
     dtype = token_dtype(task.vocab_size)
     out = Tokenized([], [], [], [np.array(p, np.int64) for p in places])
     for part in range(3):
-        tokens, lengths = _encode(tokenizer, texts[part], dtype, task.begin_id)
+        tokens, lengths = encode_texts(tokenizer, texts[part], dtype, task.begin_id)
         out.tokens.append(tokens)
         out.lengths.append(lengths)
         out.n_bytes.append(np.array([len(text) for text in texts[part]], np.int64))
@@ -140,7 +140,8 @@ def tokenize_batch(task: TokenizeTask) -> Tokenized:
     return out
 
 
-def _encode(tokenizer, texts: list[bytes], dtype: np.dtype, begin_id: int) -> tuple[np.ndarray, np.ndarray]:
+def encode_texts(tokenizer, texts: list[bytes], dtype: np.dtype, begin_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of the texts one after another, each behind its `begin_id`; and their lengths with it, (N,)."""
     arrays = tokenizer.encode_batch([text.decode() for text in texts]) if texts else []
     lengths = np.array([len(a) + 1 for a in arrays], np.int64)
     tokens = np.empty(int(lengths.sum()), dtype)
