@@ -61,6 +61,8 @@ def main():
         row(f"rotary (16, 256, 4, 64) {name}", kernels.rotary, others, [random(16, 256, 4, 64)], clock, cos=cos, sin=sin)
         others = {"silu · mul": reference.swiglu}
         row(f"swiglu (4096, 704) {name}", kernels.swiglu, others, [random(4096, 704), random(4096, 704)], clock)
+        others = {"reference": reference.dropout}
+        row(f"dropout (4096, 256) {name}", kernels.dropout, others, [random(4096, 256)], clock, p=0.2)
         for B, T, H, C in ((16, 256, 4, 64), (64, 64, 4, 64), (12, 64, 4, 32), (1, 2048, 6, 64)):
             others = {"reference": reference.attention, "SDPA": sdpa}
             inputs = [random(B, T, H, C) for _ in range(3)]

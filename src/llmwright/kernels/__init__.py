@@ -18,7 +18,7 @@ from . import attention as _attention
 from . import cross_entropy as _cross_entropy
 from . import fused, native, plain, reference
 
-__all__ = ["attention", "linear_cross_entropy", "rms_norm", "rotary", "swiglu", "token_losses", "using"]
+__all__ = ["attention", "dropout", "linear_cross_entropy", "rms_norm", "rotary", "swiglu", "token_losses", "using"]
 
 
 @functools.cache
@@ -71,6 +71,10 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return fused.swiglu(gate, up) if _native(gate, up) else reference.swiglu(gate, up)
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    return fused.dropout(x, p) if _native(x) else reference.dropout(x, p)
 
 
 def attention(

@@ -1,4 +1,4 @@
-"""RMS norm, rotary positions and SwiGLU over the native kernels, each with its backward pass.
+"""RMS norm, rotary positions, SwiGLU and dropout over the native kernels, each with its backward pass.
 
 One pass over memory forward and one backward, where PyTorch's own operators make several and convert bfloat16 to
 float32 in between. Inputs may be slices (any strides but the last, which is 1); results are contiguous.
@@ -126,3 +126,26 @@ class _SwiGLU(Function):
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate, up) if _needs_grad(gate, up) else _swiglu(gate, up)
+
+
+def _dropout(x: Tensor, p: float, seed: int) -> Tensor:
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    call("dropout", x.dtype, x, x.numel(), seed, p, y, torch.get_num_threads())
+    return y
+
+
+class _Dropout(Function):
+    @staticmethod
+    def forward(ctx, x, p):
+        ctx.p, ctx.seed = p, int(torch.randint(2**63 - 1, ()))  # of PyTorch's generator, which a checkpoint keeps
+        return _dropout(x, p, ctx.seed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return _dropout(dy, ctx.p, ctx.seed), None
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    return _Dropout.apply(x, p)

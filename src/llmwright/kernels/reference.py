@@ -35,6 +35,11 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+def dropout(x: Tensor, p: float) -> Tensor:
+    """Each entry is 0 with probability `p`, else x / (1 - p) (Srivastava et al. 2014, section 10)."""
+    return F.dropout(x, p)
+
+
 def attention(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False, window: int | None = None,
     scale: float | None = None, softcap: float | None = None, dropout: float = 0.0,

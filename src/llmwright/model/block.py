@@ -10,7 +10,7 @@ stream. Where the norms stand is the layout:
 
 from torch import Tensor, nn
 
-from . import feedforward, norms
+from . import dropout, feedforward, norms
 from .attention import Attention, CrossAttention
 from .cache import KVCache, Memory
 from .config import ModelConfig
@@ -37,7 +37,7 @@ class Block(nn.Module):
             self.feed_forward = MixtureOfExperts(config.experts, config.feed_forward, config.d_model)
         else:
             self.feed_forward = feedforward.build(config.feed_forward, config.d_model)
-        self.dropout = nn.Dropout(config.residual_dropout) if config.residual_dropout else nn.Identity()
+        self.dropout = dropout.build(config.residual_dropout)
 
     def forward(
         self, x: Tensor, geometry: Geometry, cache: KVCache | None = None, memory: Memory | None = None

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
+from . import dropout
 from .config import FeedForward as Spec
 
 ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
@@ -20,7 +21,7 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(d_model, spec.d_ff, bias=spec.bias)
         self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
         self.activation = ACTIVATIONS[spec.activation]
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
+        self.dropout = dropout.build(spec.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.dropout(self.activation(self.up(x))))
@@ -35,7 +36,7 @@ class GatedFeedForward(nn.Module):
         self.up = nn.Linear(d_model, spec.d_ff, bias=spec.bias)
         self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
         self.combine = _gate(spec.activation)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
+        self.dropout = dropout.build(spec.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.dropout(self.combine(self.gate(x), self.up(x))))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import norms, positions as position_schemes
+from . import dropout, norms, positions as position_schemes
 from .block import LAYOUTS
 from .cache import KVCache, Memory
 from .config import ModelConfig
@@ -30,7 +30,7 @@ class Stack(nn.Module):
         if config.local_positions:
             self.local_positions = position_schemes.build(config.local_positions, d_model, config.attention)
         self.embedding_norm = norms.build(config.norm, d_model) if config.embedding_norm else nn.Identity()
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout) if config.embedding_dropout else nn.Identity()
+        self.embedding_dropout = dropout.build(config.embedding_dropout)
         block = LAYOUTS[config.residual]
         self.blocks = nn.ModuleList(block(config, layer, cross) for layer in range(n_layers))
         self.norm = nn.Identity() if config.residual == "post" else norms.build(config.norm, d_model)

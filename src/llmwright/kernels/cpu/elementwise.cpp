@@ -128,7 +128,33 @@ static void swiglu_backward(const T *dy, long ds, const T *gate, long gs, const 
     }
 }
 
+// x / (1 - p) where a number made of `seed` and the place says so, else 0. The same call on the gradient is the backward,
+// so no mask is kept. The mixing is MurmurHash3's finalizer (Appleby 2011); a share p of 2^32 numbers is dropped.
+template <class T>
+static void dropout(const T *x, long N, long seed, float p, T *y, int threads) {
+    const uint32_t low = (uint32_t)seed, high = (uint32_t)((uint64_t)seed >> 32);
+    const uint32_t dropped = (uint32_t)((double)p * 4294967296.0);
+    const float scale = 1.0f / (1.0f - p);
+#pragma omp parallel for num_threads(threads) if (N > 32768)
+    for (long c = 0; c < N; c += CHUNK) {
+        long n = N - c < CHUNK ? N - c : CHUNK;
+        float value[CHUNK];
+#pragma omp simd
+        for (long j = 0; j < n; j++) {
+            uint32_t h = (uint32_t)(c + j) * 0x9e3779b1u + low;
+            h = (h ^ (h >> 16)) * 0x85ebca6bu + high;
+            h = (h ^ (h >> 13)) * 0xc2b2ae35u;
+            h ^= h >> 16;
+            value[j] = h < dropped ? 0.0f : to_float(x[c + j]) * scale;
+        }
+        put_row(y + c, value, n);
+    }
+}
+
 #define EACH_TYPE(T, name)                                                                                             \
+    EXPORT void dropout_##name(const T *x, long N, long seed, float p, T *y, int threads) {                            \
+        dropout(x, N, seed, p, y, threads);                                                                            \
+    }                                                                                                                  \
     EXPORT void rms_norm_forward_##name(const T *x, Rows *rows, long D, const float *w, float eps, T *y, float *rstd,  \
                                         int threads) {                                                                 \
         rms_norm_forward(x, *rows, D, w, eps, y, rstd, threads);                                                       \
