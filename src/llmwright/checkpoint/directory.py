@@ -16,7 +16,7 @@ from ..errors import RequestError
 from ..families.names import to_published
 from ..model.config import ModelConfig
 from ..model.transformer import Transformer
-from . import pickles, safetensors_file
+from . import pickles, safetensors_file, sentence
 from .files import new_directory
 from .weights import Stored, assemble
 
@@ -43,7 +43,10 @@ def write_into(folder: Path, config: ModelConfig, weights: dict[str, Tensor], *,
     ids = {f"{n}_token_id": config.special(n) for n in ("bos", "eos", "pad") if config.special(n) is not None}
     if config.kind == "encoder-decoder":  # where a text begins, and a limit beyond the 20 tokens that transformers takes
         ids |= {"decoder_start_token_id": config.special("start"), "max_length": config.context}
-    _dump(folder / "generation_config.json", {"_from_model_config": True, **ids})
+    if config.kind != "encoder":
+        _dump(folder / "generation_config.json", {"_from_model_config": True, **ids})
+    if config.sentence:
+        sentence.write(folder, config)
     _write_weights(folder, published)
     if tokenizer is not None:
         tokenizer.save(folder)
@@ -66,7 +69,7 @@ def load_config(path: Path) -> ModelConfig:
         raise RequestError(f"{path}: no such model directory")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return families.read_config(found)
+        return sentence.read(path, families.read_config(found))
     except FileNotFoundError:
         raise RequestError(f"{path}: not a model directory: it has no config.json") from None
     except (OSError, ValueError, RecursionError) as error:

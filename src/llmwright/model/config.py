@@ -141,6 +141,24 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Sentence:
+    """How an encoder's states become one vector of a text (Reimers & Gurevych 2019, section 3): `pooling` is "mean",
+    "max" (of each channel) or "first" (the state of the token that opens the text); `normalize`: to length 1.
+
+    The text: at most `max_tokens` of it are read, what opens and closes it included (None: the context). `lower`: in
+    lower case. `prompts`: texts that go before it, by name; `prompt` is the name of the one that does unless another
+    is asked for.
+    """
+
+    pooling: str = "mean"
+    normalize: bool = True
+    max_tokens: int | None = None
+    lower: bool = False
+    prompts: tuple[tuple[str, str], ...] = ()
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A whole transformer.
 
@@ -153,7 +171,7 @@ class ModelConfig:
 
     `embedding_scale` multiplies embeddings, `embedding_norm` normalizes them, `token_types` is the number of segment
     embeddings (BERT). `pooler`: a dense layer with tanh on the first position (BERT). `head` is None where a model ends
-    in states (a sentence encoder). `pooling`, "mean" or "first", and `normalize` say how states become one vector.
+    in states (a sentence encoder). `sentence` says how states become one vector, where a model is made for that.
 
     `residual_dropout` and `embedding_dropout` are probabilities. `init_std` is the standard deviation of new weights,
     by the family's paper, or with `init_fan_in` that of new embeddings, where matrices have 1/sqrt(their inputs);
@@ -182,8 +200,7 @@ class ModelConfig:
     token_types: int = 0
     pooler: bool = False
     head: Head | None = field(default_factory=Head)
-    pooling: str = "mean"
-    normalize: bool = True
+    sentence: Sentence | None = None
     tie_embeddings: bool = False
     residual_dropout: float = 0.0
     embedding_dropout: float = 0.0

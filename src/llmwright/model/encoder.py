@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ModelConfig
+from .config import ModelConfig, Sentence
 from .head import Head
 from .stack import Stack
 from .transformer import Transformer
@@ -45,13 +45,20 @@ class Encoder(Transformer, Stack):
         return torch.tanh(F.linear(first, self.pooler.weight.to(first.dtype), self.pooler.bias.to(first.dtype)))
 
     def vectors(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """One vector a row, (B, D) float32, by the configuration's `pooling` and `normalize`. `mask` (B, T) bool is False
-        on padding."""
+        """One vector a row, (B, D) float32, as the configuration's `sentence` says; without one, the mean of the states
+        at length 1. `mask` (B, T) bool is False on padding."""
         hidden = self.hidden(input_ids, mask=None if mask is None else mask[:, None, None]).float()
-        if self.config.pooling == "first":
-            pooled = hidden[:, 0]
-        elif mask is None:
-            pooled = hidden.mean(1)
-        else:
-            pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-        return F.normalize(pooled, dim=-1) if self.config.normalize else pooled
+        how = self.config.sentence or Sentence()
+        pooled = pool(hidden, mask, how.pooling)
+        return F.normalize(pooled, dim=-1) if how.normalize else pooled
+
+
+def pool(states: Tensor, mask: Tensor | None, how: str) -> Tensor:
+    """`states` (B, T, D), `mask` (B, T) bool or None → (B, D), by `Sentence.pooling`."""
+    if how == "first":
+        return states[:, 0]
+    if how == "max":
+        return (states if mask is None else states.masked_fill(~mask[..., None], -torch.inf)).amax(1)
+    if mask is None:
+        return states.mean(1)
+    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
