@@ -157,8 +157,7 @@ def _marian(spec, specials) -> dict:
     return {
         **sides, "d_model": spec.d_model, "encoder_layers": spec.n_encoder_layers or spec.n_layers,
         "decoder_layers": spec.n_layers, "max_position_embeddings": spec.context, "activation_function": "relu",
-        "scale_embedding": True, "dropout": spec.dropout, "attention_dropout": spec.dropout,
-        "activation_dropout": spec.dropout,
+        "scale_embedding": True, "dropout": spec.dropout,  # where the paper has it, section 5.4: not on attention's weights
     }
 
 
