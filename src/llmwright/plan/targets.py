@@ -43,6 +43,11 @@ def read(target: str, overrides: list[str] = ()) -> Target:
     if path.is_dir():
         config = _model_directory(path)
         return Target(replace(shape_of(config), name=path.resolve().name), config=config)
+    if path.suffix in (".gguf", ".bin") and path.is_file():
+        from ..checkpoint.one_file import load_config
+
+        config = load_config(path)
+        return Target(replace(shape_of(config), name=path.stem), config=config)
     if path.is_file():
         raise RequestError(f"{target}: a plan is made for a recipe (.yaml), a model directory or one of the presets "
                            f"{', '.join(PRESETS)}")
