@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmwright.errors import RequestError
+from llmwright.families.shapes import shape
 from llmwright.model.config import Attention, FeedForward, Learned, ModelConfig, Norm, Rotary
 from llmwright.plan.parameters import parameters
 from llmwright.plan.presets import PRESETS, preset
 from llmwright.plan.shape import Shape, shape_of, typical
+from llmwright.recipe import FAMILIES, Model
 
 # checkpoints' own counts (numel over all tensors of the published files)
 EXACT = {
@@ -72,6 +74,27 @@ def test_counts_are_those_of_the_built_model(config):
     p = parameters(config)
     assert p.total == p.active == sum(w.numel() for w in model.parameters())
     assert p.block_matrices == sum(w.numel() for w in model.matrices().values())
+
+
+OPTIONS = [{}, {"tie_embeddings": False}, {"n_encoder_layers": 3}, {"n_kv_heads": 2}, {"n_experts": 3}, {"d_ff": 72}]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_counts_are_those_of_every_family(family):
+    from llmwright.model.build import new
+
+    for options in OPTIONS:
+        try:
+            spec = Model(**{"family": family, "d_model": 32, "n_layers": 2, "n_heads": 4, "context": 20, **options})
+        except ValueError:  # a setting of another family
+            continue
+        config = shape(spec, 60, {"pad": 3})
+        model, p = new(config), parameters(config)
+        assert p.total == sum(w.numel() for w in model.parameters()), options
+        assert p.block_matrices == sum(w.numel() for w in model.matrices().values()), options
+        idle = [] if not config.experts else [
+            w.numel() for block in model.all_blocks for expert in block.feed_forward.experts[2:] for w in expert.parameters()]
+        assert p.active == p.total - sum(idle)
 
 
 @given(st.integers(1, 64), st.integers(1, 8), st.sampled_from([1, 2, 4]), st.integers(1, 300), st.booleans(),

@@ -14,32 +14,44 @@ from .shape import Shape, shape_of
 PETAFLOPS_DAY = 1e15 * 86_400  # 8.64e19 FLOPs: a machine of 1 petaFLOP/s for a day
 
 
-def attention_flops_per_token(config: ModelConfig | Shape, context: int) -> int:
-    """Forward FLOPs of QKᵀ and of the weighted sum of V for one token of `context`: 2·2·T·H·C a layer.
+def attention_flops(s: Shape, context: int, target: int | None = None) -> int:
+    """Forward FLOPs of QKᵀ and of the weighted sum of V for a row of `context` tokens: 2·2·T·T·H·C a layer.
 
     All T keys are counted, as the MFU convention does; causal attention needs half of them, and a kernel that skips
-    the other half shows as a higher MFU.
+    the other half shows as a higher MFU. A windowed layer has as many keys as its window. In an encoder-decoder
+    `context` is the source's, and the `target`'s tokens look at it and at themselves.
     """
-    s = shape_of(config)
-    return s.n_layers * 4 * context * s.q_width
+    own = context if target is None else target
+    keys = sum(min(own, window or own) for window in s.windows or (None,) * s.n_layers)
+    pairs = own * (keys + s.cross_layers * context) + s.n_encoder_layers * context * context
+    return 4 * pairs * s.q_width
 
 
-def forward_flops_per_token(config: ModelConfig | Shape, context: int) -> int:
-    """FLOPs of one token's forward pass in a sequence of `context` tokens."""
-    return 2 * parameters(config).matmul + attention_flops_per_token(config, context)
+def forward_flops_per_token(config: ModelConfig | Shape, context: int, target: int | None = None, *,
+                            head_share: float = 1.0) -> float:
+    """FLOPs of one token's forward pass in a sequence of `context` tokens; in an encoder-decoder the mean over the tokens
+    of a source of `context` and a `target` of so many (as many, by default).
+
+    `head_share`: of the tokens that reach the head (the masked objective predicts only those that were masked).
+    """
+    s, p = shape_of(config), parameters(config)
+    own, source = context, 0
+    if s.kind == "encoder-decoder":
+        own, source = target or context, context
+    products = own * (p.matmul - (1 - head_share) * p.head_matmul) + source * p.source_matmul
+    return (2 * products + attention_flops(s, context, own)) / (own + source)
 
 
-def training_flops_per_token(config: ModelConfig | Shape, context: int, *, activation_checkpointing: bool = False
-                             ) -> int:
+def training_flops_per_token(config: ModelConfig | Shape, context: int, target: int | None = None, *,
+                             activation_checkpointing: bool = False, head_share: float = 1.0) -> float:
     """FLOPs of one token's forward and backward pass: 3 times the forward pass.
 
     With `activation_checkpointing` the blocks run forward twice: their forward pass is added once more. (This is the
     hardware's work; MFU by definition leaves the repetition out.)
     """
-    s = shape_of(config)
-    forward = forward_flops_per_token(s, context)
-    blocks = forward - 2 * s.vocab_size * s.d_model
-    return 3 * forward + (blocks if activation_checkpointing else 0)
+    forward = forward_flops_per_token(config, context, target, head_share=head_share)
+    again = forward_flops_per_token(config, context, target, head_share=0) if activation_checkpointing else 0
+    return 3 * forward + again
 
 
 def six_n_d(params: float, tokens: float) -> float:

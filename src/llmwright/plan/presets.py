@@ -25,8 +25,8 @@ _ALL = (
     # Brown et al. 2020, tables 2.1 and D.1
     _gpt2("gpt3-175b", 12_288, 96, 96, context=2048, tokens=300e9),
     # Hoffmann et al. 2022, table 4; Transformer-XL positions as in Gopher (Rae et al. 2021, section 2.1)
-    Shape("chinchilla-70b", 32_000, 8192, 80, 64, 64, 128, 4 * 8192, 2048, gated=False, positions="relative",
-          tie_embeddings=True, tokens=1.4e12),
+    Shape("chinchilla-70b", 32_000, 8192, 80, 64, 64, 128, 4 * 8192, 2048, gated=False,
+          positions="transformer-xl", tie_embeddings=True, tokens=1.4e12),
     # Grattafiori et al. 2024, table 3, and the published config.json
     Shape("llama-3-8b", 128_256, 4096, 32, 32, 8, 128, 14_336, 8192, tokens=15e12),
     Shape("llama-3-70b", 128_256, 8192, 80, 64, 8, 128, 28_672, 8192, tokens=15e12),
