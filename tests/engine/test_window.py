@@ -1,10 +1,16 @@
 """A window with attention sinks: equal to what it stands for, and good for texts longer than any context."""
 
+import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import small
 import torch
 
+from llmwright.engine.generate import generate
+from llmwright.engine.language_model import load
+from llmwright.engine.sampler import GREEDY, Sampling
 from llmwright.engine.window import Window, WindowStepper
 from llmwright.errors import RequestError
 from llmwright.model.build import new
@@ -181,3 +187,42 @@ def test_moved_keys_are_the_keys_of_the_other_position():
         made(ids, cache=early)
         made.slide(late, torch.arange(9)[None], torch.full((1, 9), -40))
         torch.testing.assert_close(late.keys[0], early.keys[0], rtol=0, atol=1e-4)
+
+
+def test_generate_goes_on_beyond_the_context_in_a_window():
+    made = small.model("qwen3")  # a context of 64
+    prompts = ["def main():\n", "import os\n" * 30]
+    long = generate(made, small.tokenizer(), prompts, max_tokens=80, sampling=Sampling(seed=3), window=Window(40))
+    assert max(len(result.ids) for result in long) > 64
+    assert all(len(r.ids) == 80 or r.finish_reason == "stop" for r in long)
+    alone = generate(made, small.tokenizer(), prompts[1], max_tokens=80, sampling=Sampling(seed=3), window=Window(40))
+    assert alone[0].ids == long[1].ids
+    with pytest.raises(RequestError, match="context"):
+        generate(made, small.tokenizer(), prompts[1], max_tokens=80)
+
+
+def test_a_window_that_holds_all_of_it_gives_the_same_text():
+    made = small.model("llama")
+    plain = generate(made, small.tokenizer(), ["x", "import os"], max_tokens=20, sampling=GREEDY)
+    windowed = generate(made, small.tokenizer(), ["x", "import os"], max_tokens=20, sampling=GREEDY, window=Window(64))
+    assert [r.ids for r in plain] == [r.ids for r in windowed]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_published_model_stays_good_in_a_window_with_sinks_and_fails_without(smollm2):
+    """Xiao et al. 2023, table 1: without its first tokens a model loses its way as soon as they leave the window."""
+    made, tokenizer = (loaded := load(smollm2)).model, loaded.tokenizer
+    source = Path(argparse.__file__).read_text(encoding="utf-8")
+    ids = torch.tensor([[int(i) for i in tokenizer.encode(source)][:513]])
+    losses = {"all seen": made.token_losses(made.hidden(ids[:, :-1]), ids[:, 1:].contiguous())}
+    for sinks in (0, 4):
+        steps, parts, at = WindowStepper(made, [[0]], Window(128, sinks)), [], 0
+        while at < 512:
+            end = min(at + steps.room(), 512)
+            hidden = steps.feed(ids[:, at:end], torch.ones(1, end - at, dtype=torch.bool))
+            parts.append(made.token_losses(hidden, ids[:, at + 1 : end + 1].contiguous()))
+            at = end
+        losses[sinks] = torch.cat(parts, 1)
+    perplexity = {name: found[0, 128:].mean().exp().item() for name, found in losses.items()}
+    assert perplexity[4] < 1.5 * perplexity["all seen"] and perplexity[0] > 2 * perplexity[4], perplexity
