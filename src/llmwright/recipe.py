@@ -180,25 +180,64 @@ class Tokenizer(Section):
     sentinels: int = Field(0, ge=0, le=1000)  # how many <extra_id_0>, … there must be; the span objective sets 100
 
 
-class Model(Section):
-    """The shape. Published families only, so that what is trained loads everywhere."""
+FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gpt2", "bloom", "falcon", "palm",
+            "bert", "roberta", "t5", "marian")
+ROTARY = "llama mistral mixtral qwen2 qwen3 gemma gemma2 gemma3 falcon palm"
+# settings that not all families have: who has them, and what the others have instead
+OWN = {
+    "n_kv_heads": (ROTARY, "each head has its own keys and values"),
+    "head_dim": (ROTARY.replace("falcon ", "") + " t5", "a head is d_model / n_heads wide"),
+    "rope_theta": (ROTARY, "its positions are not rotary"),
+    "window": ("mistral mixtral gemma2 gemma3", "every layer sees the whole text"),
+    **dict.fromkeys(("n_experts", "active_experts", "balance_loss", "z_loss"), ("mixtral", "a layer has one feed-forward")),
+    "n_encoder_layers": ("t5 marian", "it is one stack of layers, n_layers of them"),
+    "d_ff": (" ".join(f for f in FAMILIES if f != "bloom"), "its feed-forward is 4 · d_model wide"),
+}
 
-    family: Literal["llama", "qwen3", "gpt2"] = "qwen3"
+
+class Model(Section):
+    """The shape. Published families only, so that what is trained loads everywhere. `OWN` says which settings only some
+    of them have."""
+
+    family: Literal[FAMILIES] = "qwen3"
     start_from: str | None = None  # a model directory: its weights and shape, and this recipe's training
     d_model: Positive = 256
     n_layers: Positive = 4
+    n_encoder_layers: Positive | None = None  # default: n_layers, which is then the decoder's number
     n_heads: Positive = 4
-    n_kv_heads: Positive | None = None  # default: n_heads
+    n_kv_heads: Positive | None = None  # default: n_heads; falcon and palm: 1
     head_dim: Positive | None = None  # default: d_model / n_heads
-    d_ff: Positive | None = None  # default: 8/3 of the width when gated, rounded up to 64; 4 times when not
+    d_ff: Positive | None = None  # default: 4 times the width; gated 8/3, rounded up to 64, but palm 4
+    n_experts: Positive | None = None  # default: 8
+    active_experts: Positive | None = None  # a token; default: 2
+    balance_loss: Annotated[float, Field(ge=0)] | None = None  # weight of the routers' loss; default: 0.02
+    z_loss: Annotated[float, Field(ge=0)] | None = None  # weight of the routers' other loss; default: 0.001
     context: Positive = 512
-    tie_embeddings: bool = True
-    rope_theta: float = Field(10_000.0, gt=0)
+    window: Positive | None = None  # tokens a windowed layer sees; default: half the context, at most the family's own
+    # (mistral, gemma2: 4096, gemma3: 1024); mixtral: none
+    tie_embeddings: bool = True  # t5: version 1.0 when true, 1.1 (FLAN's shape) when false
+    rope_theta: Annotated[float, Field(gt=0)] | None = None  # default: 10,000; gemma3: 1,000,000, 10,000 where windowed
     dropout: float = Field(0.0, ge=0, lt=1)  # where the family has it
     init_std: Annotated[float, Field(gt=0)] | None = None  # of new weights; default: the family's
     init_residual_scale: Annotated[float, Field(ge=0)] | None = None  # of the two matrices of a block that write to
     # the residual stream, times init_std; default: the family's; 0 makes each block start as nothing
 
+    @model_validator(mode="after")
+    def _settings_of_the_family(self):
+        for name, (families, instead) in OWN.items():
+            value = getattr(self, name)
+            if value is not None and self.family not in families.split() and not self.start_from:
+                usual = {"n_kv_heads": self.n_heads, "head_dim": self.d_model / self.n_heads, "d_ff": 4 * self.d_model}
+                if value != usual.get(name):
+                    raise ValueError(f"{name} {value:g} does not go with family {self.family}: {instead}; families that "
+                                     f"have it: {', '.join(families.split())}")
+        if not self.tie_embeddings and self.family in ("palm", "marian"):
+            raise ValueError(f"tie_embeddings false does not go with family {self.family}: one table is for input and "
+                             "output")
+        active, n_experts = self.active_experts or 2, self.n_experts or 8
+        if self.family == "mixtral" and active > n_experts:
+            raise ValueError(f"active_experts {active} is more than the {n_experts} experts there are")
+        return self
 
     @model_validator(mode="after")
     def _heads_share_the_width(self):
@@ -212,7 +251,7 @@ class Model(Section):
                 "an equal group of query heads"
             )
         head_dim = self.head_dim or self.d_model // self.n_heads
-        if self.family != "gpt2" and head_dim % 2:
+        if self.family in ROTARY.split() and head_dim % 2:
             raise ValueError(f"the head width {head_dim} is odd; rotary positions turn pairs of channels: make it even")
         return self
 
