@@ -10,15 +10,21 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "llmwr
 TORCH = "torch==2.13.0"
 
 
-def python(name: str, *packages: str) -> str:
-    """The interpreter of the peer `name`'s environment, which has torch and `packages`."""
+def llama_cpp() -> str:
+    """llama.cpp by its Python package, which is built from source: minutes. It needs no torch."""
+    return python("llama-cpp", "llama-cpp-python==0.3.36", torch=None)
+
+
+def python(name: str, *packages: str, torch: str | None = TORCH) -> str:
+    """The interpreter of the peer `name`'s environment, which has `torch` and `packages`."""
     home = CACHE / name
     interpreter, done = home / "bin" / "python", home / "installed"
-    wanted = "\n".join((TORCH, *packages))
+    first = [torch, "numpy"] if torch else []
+    wanted = "\n".join((*first[:1], *packages))
     if not done.exists() or done.read_text() != wanted:
         print(f"setting up the environment of {name} …", file=sys.stderr)
         venv.create(home, with_pip=True, clear=True)
-        for step in ([TORCH, "numpy"], list(packages)):
+        for step in (first, list(packages)):
             if step:
                 subprocess.run([interpreter, "-m", "pip", "install", "-q", *step], check=True)
         done.write_text(wanted)
@@ -37,3 +43,7 @@ def machine() -> str:
     except (OSError, StopIteration):
         pass
     return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":  # python bench/peers.py llama-cpp: what tests of tests/checkpoint use
+    print({"llama-cpp": llama_cpp}[sys.argv[1]]())

@@ -16,7 +16,7 @@ from ..errors import RequestError
 from ..model.transformer import Transformer
 from ..tokens import gguf_tokenizer
 from ..tokens.tokenizer import Tokenizer
-from . import gguf_names
+from . import gguf_architectures, gguf_names
 from .gguf_file import GGUFFile
 from .weights import Stored, assemble
 
@@ -38,8 +38,9 @@ class Contents:
 def read(path: Path | str) -> Contents:
     """The contents of a GGUF file. Raises RequestError, one line, for a file that is damaged or not supported."""
     file = _open(path)
-    config = gguf_names.read_config(file)
-    return Contents(config, gguf_names.published(file, config), *gguf_tokenizer.read(file.metadata))
+    config = gguf_architectures.read_config(file)
+    weights = gguf_names.published(file, gguf_architectures.find(file)[1], config)
+    return Contents(config, weights, *gguf_tokenizer.read(file.metadata))
 
 
 def load(
@@ -57,7 +58,7 @@ def load(
 
 def read_config(path: Path | str) -> dict:
     """The metadata as a published config.json; no weight is read."""
-    return gguf_names.read_config(_open(path))
+    return gguf_architectures.read_config(_open(path))
 
 
 def tokenizer(path: Path | str) -> Tokenizer:

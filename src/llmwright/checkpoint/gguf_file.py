@@ -208,8 +208,8 @@ class _Header:
                 found.append(data[at : at + n].decode())
                 at += n
         except struct.error:
-            raise self.fail(f"text {len(found):,} of {key}, at byte {at:,}, reaches past the end of the file: it is cut "
-                            "short or damaged") from None
+            raise self.fail(f"text {len(found):,} of {key}, at byte {at:,}, reaches past the end of the file: it is "
+                            "cut short or damaged") from None
         except UnicodeDecodeError:
             raise self.fail(f"text {len(found):,} of {key} is not UTF-8") from None
         self.at = at

@@ -35,8 +35,8 @@ def read(gguf, arch: str, head_dim: int) -> dict:
         if kind == "yarn":
             found |= _read_yarn(metadata, prefix, found["factor"])
     elif kind != "none":
-        raise RequestError(f"{metadata.path}: {prefix}scaling.type is {kind!r}, which is not supported; supported: none, "
-                           "linear, yarn")
+        raise RequestError(f"{metadata.path}: {prefix}scaling.type is {kind!r}, which is not supported; supported: "
+                           "none, linear, yarn")
     if FACTORS in gguf.tensors:
         found |= _llama3(gguf.tensors[FACTORS], theta, head_dim, metadata.path)
     return found
@@ -64,7 +64,8 @@ def _llama3(entry, theta: float, head_dim: int, path) -> dict:
     """
     factors = entry.read().double().flatten().numpy()
     if len(factors) != head_dim // 2:
-        raise RequestError(f"{path}: {FACTORS} has {len(factors)} numbers; a head of {head_dim} has {head_dim // 2} pairs")
+        raise RequestError(f"{path}: {FACTORS} has {len(factors)} numbers; a head of {head_dim} has {head_dim // 2} "
+                           "pairs")
     factor = float(short(factors.max()))
     guesses = [(8192, 1.0, 4.0)]  # as published
     share = (1 / factors - 1 / factor) / (1 - 1 / factor) if factor > 1 else np.zeros(len(factors))
@@ -81,7 +82,7 @@ def _llama3(entry, theta: float, head_dim: int, path) -> dict:
         if np.allclose(divisors(Rotary(theta, scaling=scaling), head_dim), factors, rtol=1e-3):
             return {"rope_type": "llama3", "factor": factor, "original_max_position_embeddings": original,
                     "low_freq_factor": low, "high_freq_factor": scaling.high_freq_factor}
-    raise RequestError(f"{path}: {FACTORS} is not Llama 3's scaling of rotary frequencies, the only one that is supported")
+    raise RequestError(f"{path}: {FACTORS} is not Llama 3's scaling of rotary frequencies, the only one supported")
 
 
 def divisors(rotary: Rotary, head_dim: int) -> np.ndarray:

@@ -118,7 +118,7 @@ def _scales_and_minima(b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _q4_k(b: np.ndarray) -> np.ndarray:
-    """8 groups of 32; `q` is four runs of 32 bytes, each the low halves of one group and the high halves of the next."""
+    """8 groups of 32; `q` is four runs of 32 bytes, each with one group as low halves and the next as high halves."""
     return _scaled(planes(b["q"], 4, (0, 4), 15), *_scales_and_minima(b))
 
 

@@ -5,6 +5,7 @@ multiple of its block, float16. In a file of 4 bits the head (and an embedding t
 every token, and loses most.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,12 @@ from torch import Tensor
 from .. import families
 from ..errors import RequestError, WorkError
 from ..families.names import published_shape, to_published
-from ..model.config import Rotary
+from ..model.config import ModelConfig, Rotary
 from ..model.transformer import Transformer
 from ..progress import Progress
 from ..tokens import gguf_tokenizer
 from ..tokens.tokenizer import Tokenizer
-from . import gguf_names, gguf_rope
+from . import gguf_architectures, gguf_names, gguf_rope
 from .files import new_file
 from .gguf_types import TYPES
 
@@ -38,12 +39,16 @@ class _Tensor:
     format: int
     make: Callable[[], Tensor]
 
+    @property
+    def nbytes(self) -> int:
+        return TYPES[self.format].nbytes(math.prod(self.shape))
+
 
 def save(
     model: Transformer, path: Path | str, *, tokenizer: Tokenizer, kind: str = "q8_0", pre: str | None = None,
     name: str | None = None, chat_template: str | None = None, progress: Progress = Progress(),
 ) -> None:
-    """Write `model` and `tokenizer` at `path`, atomically, the matrices in the format `kind`: f32, f16, bf16, q8_0 or q4_0.
+    """Write `model` and `tokenizer` at `path`, atomically, its matrices as `kind`: f32, f16, bf16, q8_0 or q4_0.
 
     `pre`: see `tokens.gguf_tokenizer.write`. `name`: what the file says it is. `chat_template`: default, the one in the
     tokenizer's configuration. Raises RequestError where llama.cpp has
@@ -54,34 +59,50 @@ def save(
     from gguf import GGMLQuantizationType, GGUFWriter
 
     config = families.write_config(model.config)
-    arch, architecture = gguf_names.of_family(config["model_type"])
+    arch, architecture = gguf_architectures.of_config(config)
     tensors = _tensors(model, architecture, config, kind)
     entries = {"general.type": "model", "general.name": name or Path(path).stem, "general.file_type": FILE_TYPES[kind],
                "general.quantization_version": 2}
     entries |= {f"{arch}.{key}": value for key, value in _settings(model, architecture, config, tensors).items()}
     entries |= gguf_tokenizer.write(tokenizer, model.config.vocab_size, pre)
+    ends = [i for role, i in model.config.special_tokens if role == "eos" and i != tokenizer.eos_id]
+    if ends and tokenizer.eos_id is not None:
+        entries["tokenizer.ggml.eot_token_id"] = ends[0]
     template = chat_template or tokenizer.config.get("chat_template")
     if isinstance(template, str):
         entries["tokenizer.chat_template"] = template
+    for note in _notes(model.config):
+        progress.say(note)
     with new_file(Path(path)) as aside:
         writer = GGUFWriter(aside, arch)
         for key, value in entries.items():
             _entry(writer, key, value)
         for t in tensors:
-            kind_of = TYPES[t.format]
-            writer.add_tensor_info(t.name, t.shape, np.dtype(np.float32), kind_of.nbytes(int(np.prod(t.shape))),
-                                   GGMLQuantizationType(t.format))
+            writer.add_tensor_info(t.name, t.shape, np.dtype(np.float32), t.nbytes, GGMLQuantizationType(t.format))
         try:
             writer.write_header_to_file(aside)
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            with progress.task("writing", sum(TYPES[t.format].nbytes(int(np.prod(t.shape))) for t in tensors), "B") as task:
+            with progress.task("writing", sum(t.nbytes for t in tensors), "B") as task:
                 for t in tensors:
                     data = encode(t.make(), t.format, t.name)
                     writer.write_tensor_data(data)
                     task.advance(data.nbytes)
         finally:
             writer.close()
+
+
+def _notes(config: ModelConfig) -> list[str]:
+    """Where llama.cpp computes something else than the file says."""
+    found = []
+    if config.family in ("mistral", "mixtral") and any(config.windows):
+        window = max(filter(None, config.windows))
+        found.append(f"llama.cpp knows no window for this architecture: beyond {window:,} tokens its texts differ")
+    scaling = getattr(config.positions, "scaling", None)
+    if scaling and scaling.kind == "yarn" and (scaling.beta_fast, scaling.beta_slow) != (32.0, 1.0):
+        found.append(f"llama.cpp takes YaRN's bounds from its options: --yarn-beta-fast {scaling.beta_fast:g} "
+                     f"--yarn-beta-slow {scaling.beta_slow:g}")
+    return found
 
 
 def _tensors(model: Transformer, architecture, config: dict, kind: str) -> list[_Tensor]:
@@ -121,8 +142,8 @@ def _settings(model: Transformer, architecture, config: dict, tensors: list[_Ten
         found["attention.value_length"] = found["attention.key_length"]
     found["vocab_size"] = model.config.vocab_size
     if isinstance(model.config.positions, Rotary):
-        found |= {f"rope.{key}": value
-                  for key, value in gguf_rope.write(model.config.positions, model.config.attention.head_dim)[0].items()}
+        rope, _ = gguf_rope.write(model.config.positions, model.config.attention.head_dim)
+        found |= {f"rope.{key}": value for key, value in rope.items()}
     return found | architecture.metadata(config)
 
 

@@ -1,9 +1,9 @@
 """llama2.c's legacy checkpoints (Karpathy 2023, github.com/karpathy/llama2.c): one `.bin` with a Llama in float32.
 
-    7 whole numbers of 32 bits: d_model, d_ff, layers, heads, key-value heads, vocabulary (negative: the head is not tied
-    to the embeddings), context
-    the embeddings; then, each for all layers: attention norms, query, key, value, output, feed-forward norms, gate, down,
-    up; the last norm; cosines and sines of the rotary angles, which are computed here; the head, where it is its own
+    7 whole numbers of 32 bits: d_model, d_ff, layers, heads, key-value heads, vocabulary (negative: the head is not
+    tied to the embeddings), context
+    the embeddings; then, each for all layers: attention norms, query, key, value, output, feed-forward norms, gate,
+    down, up; the last norm; cosines and sines of the rotary angles, which are computed here; the head, where it is one
 
 Its tokenizer is a SentencePiece model, or `tokenizer.bin`: the longest token's length, then score, length and text of
 each token. Rows of query and key are in the order of rotary pairs, as in GGUF.
@@ -23,7 +23,7 @@ from ..model.transformer import Transformer
 from ..tokens import anatomy, sentencepiece_model
 from ..tokens.load import load as load_tokenizer
 from ..tokens.tokenizer import Tokenizer
-from .gguf_names import PAIRS
+from .gguf_names import pairs
 from .weights import Stored, assemble
 
 HEADER = struct.Struct("<7i")
@@ -92,8 +92,8 @@ def stored(path: Path, c: dict) -> list[Stored]:
 
 def _parts(c: dict) -> list[tuple[str, tuple[int, ...]]]:
     """(published name, shape) in the file's order; the rotary tables have no name."""
-    d, f, v, context, wide = (c[k] for k in ("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings",
-                                             "head_dim"))
+    d, f, v, wide = (c[key] for key in ("hidden_size", "intermediate_size", "vocab_size", "head_dim"))
+    context = c["max_position_embeddings"]
     kv = c["num_key_value_heads"] * wide
     layer = "model.layers.{i}."
     parts = [
@@ -108,11 +108,11 @@ def _parts(c: dict) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _tensor(path: Path, mapped: mmap.mmap, name: str, shape: tuple[int, ...], at: int, c: dict) -> Stored:
-    change = PAIRS["blk.{i}.attn_q"] if "q_proj" in name else PAIRS["blk.{i}.attn_k"] if "k_proj" in name else None
+    heads = "num_attention_heads" if "q_proj" in name else "num_key_value_heads" if "k_proj" in name else None
 
     def read() -> Tensor:
         tensor = torch.frombuffer(mapped, dtype=torch.float32, count=math.prod(shape), offset=at).view(shape)
-        return change.undo(tensor, c) if change else tensor
+        return pairs(heads).undo(tensor, c) if heads else tensor
 
     return Stored(name, shape, "F32", path, True, read)
 

@@ -6,15 +6,18 @@ import typer
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A model or run directory, a GGUF file, or a pulled model.", metavar="MODEL")],
+    model: Annotated[str, typer.Argument(
+        help="A model or run directory, a GGUF file, or a pulled model.", metavar="MODEL")],
     out: Annotated[str, typer.Option("-o", "--out", help="The file (gguf) or directory (safetensors) to make.")],
-    to: Annotated[str, typer.Option("--to", help="gguf, for llama.cpp and what is built on it, or safetensors: a model "
-                                                 "directory.")] = "gguf",
-    type: Annotated[str | None, typer.Option("--type", help="What the matrices are stored in. gguf: f32, f16, bf16, q8_0 "
-                                             "(default) or q4_0; safetensors: f32 (default), f16 or bf16.")] = None,
+    to: Annotated[str, typer.Option(
+        "--to", help="gguf, for llama.cpp and what is built on it, or safetensors: a model directory.")] = "gguf",
+    type: Annotated[str | None, typer.Option(
+        "--type", help="What the matrices are stored in. gguf: f32, f16, bf16, q8_0 (default) or q4_0; safetensors: "
+                       "f32 (default), f16 or bf16.")] = None,
     pre: Annotated[str | None, typer.Option(
         "--pre", help="llama.cpp's name for how the tokenizer cuts text, where it has none of its own for it.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What the GGUF file says it is; default: its own name.")] = None,
+    name: Annotated[str | None, typer.Option(
+        "--name", help="What the GGUF file says it is; default: the name of the model's directory.")] = None,
     json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
 ) -> None:
     """Write a model for other runtimes. What was there in the same format is replaced."""

@@ -137,9 +137,9 @@ def _bpe(metadata, tokens, types, ids) -> tuple[dict, dict, bool]:
     merges = []
     for number, merge in enumerate(metadata.get("tokenizer.ggml.merges", list), 1):
         pair = merge.split(" ") if type(merge) is str else ()
-        if len(pair) != 2 or pair[0] not in vocabulary or pair[1] not in vocabulary or "".join(pair) not in vocabulary:
-            raise RequestError(f"{metadata.path}: merge {number:,} of tokenizer.ggml.merges, {str(merge)[:40]!r}, is not "
-                               "two tokens that a third one joins")
+        if len(pair) != 2 or not (pair[0] in vocabulary and pair[1] in vocabulary and "".join(pair) in vocabulary):
+            raise RequestError(f"{metadata.path}: merge {number:,} of tokenizer.ggml.merges, {str(merge)[:40]!r}, is "
+                               "not two tokens that a third one joins")
         merges.append(list(pair))
     plain = [token for token, i in vocabulary.items() if types[i] not in (CONTROL, USER_DEFINED, UNKNOWN, UNUSED)]
     if strange := set("".join(plain)) - bytelevel.BYTE.keys():
@@ -171,7 +171,8 @@ def _added(i: int, token: str, special: bool) -> dict:
 def _sentencepiece(metadata, tokens, types, ids) -> tuple[dict, dict, bool]:
     scores = metadata.get("tokenizer.ggml.scores", list)
     if len(scores) != len(tokens):
-        raise RequestError(f"{metadata.path}: tokenizer.ggml.scores has {len(scores):,} entries for {len(tokens):,} tokens")
+        raise RequestError(f"{metadata.path}: tokenizer.ggml.scores has {len(scores):,} entries for {len(tokens):,} "
+                           "tokens")
     count = len(tokens)
     while count and _filler(count - 1, tokens[count - 1], types[count - 1]):
         count -= 1
@@ -190,13 +191,13 @@ def write(tokenizer: Tokenizer, rows: int, pre: str | None = None) -> dict:
     """The metadata `tokenizer.*` of `tokenizer`, for a model with `rows` tokens.
 
     `pre`: the name of the way to cut text, where llama.cpp has none for this tokenizer's and the caller accepts
-    another. Then, and only then, its ids differ there; the whole tokenizer.json is written beside it, under the format's
-    key for that. Raises RequestError where llama.cpp has no such tokenizer.
+    another. Then, and only then, its ids differ there; the whole tokenizer.json is written beside it, under the
+    format's key for that. Raises RequestError where llama.cpp has no such tokenizer.
     """
     tree, config = tokenizer.tree, tokenizer.config
     if tokenizer.kind != "bpe":
-        raise RequestError(f"a tokenizer of the kind {tokenizer.kind} has no place in a GGUF file here; byte-level BPE and "
-                           "SentencePiece BPE have")
+        raise RequestError(f"a tokenizer of the kind {tokenizer.kind} has no place in a GGUF file here; byte-level BPE "
+                           "and SentencePiece BPE have")
     entries: dict = {}
     exact = True
     if tokenizer.byte_level:
@@ -206,8 +207,8 @@ def write(tokenizer: Tokenizer, rows: int, pre: str | None = None) -> dict:
             raise RequestError(f"--pre {pre!r} is not known; known: {', '.join(NAMES)}")
         if found is None and pre is None:
             raise RequestError(
-                "llama.cpp knows no tokenizer that cuts text as this one does; --pre llama-bpe (or another name) writes "
-                "that one instead, which cuts some words elsewhere than the model has learned")
+                "llama.cpp knows no tokenizer that cuts text as this one does; --pre llama-bpe (or another name) "
+                "writes that one instead, which cuts some words elsewhere than the model has learned")
         entries |= {"model": "gpt2", "pre": pre or found, "merges": [
             merge if isinstance(merge, str) else " ".join(merge) for merge in tree["model"]["merges"]]}
     else:
@@ -266,7 +267,8 @@ def _key(steps: list[dict]) -> list[tuple]:
         if kind == "Split":
             keys.append((kind, *step["pattern"].items(), step["behavior"], bool(step.get("invert"))))
         else:
-            keys.append((kind, *(step.get(k) for k in ("use_regex", "add_prefix_space", "individual_digits", "behavior"))))
+            told = ("use_regex", "add_prefix_space", "individual_digits", "behavior")
+            keys.append((kind, *(step.get(key) for key in told)))
     return keys
 
 
