@@ -44,16 +44,19 @@ def model(family: str = "qwen3", seed: int = 1, **change) -> Decoder:
 
 
 def translator(family: str = "t5", seed: int = 1, **change) -> EncoderDecoder:
-    """Every matrix random and large, so that its choices differ from place to place and from source to source."""
+    """Matrices random and large, so that its choices differ from place to place and from source to source."""
     t = tokenizer()
     shape = {**TRANSLATORS[family], "vocab_size": t.vocab_size, "pad_token_id": t.pad_id, "eos_token_id": t.eos_id,
              "decoder_start_token_id": t.pad_id, **change}
     made = new(families.read_config(shape), seed=seed).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for p in made.parameters():
+        for name, p in made.named_parameters():
+            std = 0.3
+            if family == "marian":  # norms after each part: the others must not drown the attention
+                std = 1.0 if "embed" in name else 0.1 if "feed_forward" in name else 0.6
             if p.ndim > 1:
-                p.normal_(0, 0.3, generator=generator)
+                p.normal_(0, std, generator=generator)
     return made
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from transformers.generation import logits_process as theirs
 
-from llmwright.engine.sampler import GREEDY, Sampling, probabilities, sample
+from llmwright.engine.sampler import GREEDY, Sampling, likeliest, probabilities, sample, stages
 from llmwright.errors import RequestError, WorkError
 
 
@@ -13,13 +13,13 @@ def logits(rows: int, vocabulary: int, seed: int) -> torch.Tensor:
     return 3 * torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=200, deadline=None)
-@given(
+CUTS = dict(
     temperature=st.floats(0.1, 5), top_k=st.integers(0, 60), top_p=st.floats(0.05, 1), min_p=st.floats(0, 1),
-    seed=st.integers(0, 1000),
+    typical=st.floats(0.05, 1),
 )
-def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min_p, seed):
-    x = logits(4, 50, seed)
+
+
+def by_transformers(x, temperature, top_k, top_p, min_p, typical):
     wanted = theirs.TemperatureLogitsWarper(temperature)(None, x)
     if top_k:
         wanted = theirs.TopKLogitsWarper(top_k)(None, wanted)
@@ -27,8 +27,56 @@ def test_the_distribution_is_that_of_transformers(temperature, top_k, top_p, min
         wanted = theirs.TopPLogitsWarper(top_p)(None, wanted)
     if min_p > 0:
         wanted = theirs.MinPLogitsWarper(min_p)(None, wanted)
-    ours = probabilities(x, Sampling(temperature, top_k, top_p, min_p))
-    torch.testing.assert_close(ours, wanted.softmax(-1), rtol=1e-4, atol=1e-6)
+    if typical < 1:
+        wanted = theirs.TypicalLogitsWarper(typical)(None, wanted)
+    return wanted.softmax(-1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(**CUTS, seed=st.integers(0, 1000))
+def test_the_distribution_is_that_of_transformers(seed, **cuts):
+    x = logits(4, 50, seed)
+    torch.testing.assert_close(probabilities(x, Sampling(**cuts)), by_transformers(x, **cuts), rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(top_p=st.floats(0.05, 1), spread=st.floats(0.1, 6), seed=st.integers(0, 1000))
+def test_top_p_of_a_large_vocabulary_is_that_of_transformers_however_far_it_reaches(top_p, spread, seed):
+    """Few candidates are sorted at first, and all where these do not suffice."""
+    x = spread * torch.randn(3, 2000, generator=torch.Generator().manual_seed(seed))
+    wanted = by_transformers(x, 1.0, 0, top_p, 0.0, 1.0)
+    ours = probabilities(x, Sampling(top_p=top_p))
+    torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-5)  # the tail's sums round
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(st.fixed_dictionaries(CUTS), min_size=2, max_size=5), seed=st.integers(0, 1000))
+def test_each_row_may_have_settings_of_its_own(rows, seed):
+    rows[0] = {"temperature": 0.0}  # greedy among those that draw
+    x, chosen = logits(len(rows), 50, seed), [Sampling(**row) for row in rows]
+
+    def generators():
+        return [torch.Generator().manual_seed(i) for i in range(len(rows))]
+
+    together = sample(x, chosen, generators())
+    for i, (sampling, generator) in enumerate(zip(chosen, generators())):
+        assert sample(x[i : i + 1], sampling, [generator]).item() == together[i].item()
+
+
+def test_the_stages_say_what_each_cut_left():
+    """Worked by hand: 0.4 0.3 0.2 0.1; top-k 3, of which top-p 0.7 needs the first two."""
+    x = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
+    found = {name: p[0].tolist() for name, p in stages(x, [Sampling(top_k=3, top_p=0.7)])}
+    assert found["temperature"] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert found["top_k"] == pytest.approx([4 / 9, 3 / 9, 2 / 9, 0])
+    assert found["top_p"] == pytest.approx([4 / 7, 3 / 7, 0, 0])
+    assert list(found) == ["temperature", "top_k", "top_p"]
+
+
+def test_the_likeliest_are_told_best_first():
+    found = likeliest(torch.tensor([[-3.0, -1.0, -2.0], [-1.0, -2.0, -3.0]]), 2)
+    assert found == [[(1, -1.0), (2, -2.0)], [(0, -1.0), (1, -2.0)]]
+    assert likeliest(torch.zeros(1, 2), 0) == []
 
 
 def test_draws_follow_the_distribution():
@@ -80,6 +128,9 @@ def test_a_row_with_its_own_generator_does_not_see_its_neighbours():
 @pytest.mark.parametrize("field, value", [
     ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")), ("top_k", -1), ("top_k", 1.5),
     ("top_p", 0.0), ("top_p", 1.1), ("top_p", float("nan")), ("min_p", -0.1), ("min_p", 2.0), ("seed", -1),
+    ("typical", 0.0), ("typical", 1.5), ("repetition_penalty", 0.0), ("repetition_penalty", -1.0), ("min_tokens", -1),
+    ("presence_penalty", float("nan")), ("frequency_penalty", float("inf")), ("top_k", "5"), ("temperature", None),
+    ("seed", 1.5), ("min_tokens", True),
 ])
 def test_a_value_out_of_range_is_named(field, value):
     with pytest.raises(RequestError, match=f"{field} "):

@@ -57,7 +57,8 @@ def generate(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Texts, token ids and log-probabilities as JSON.")] = False,
 ) -> None:
-    """Continue a text, or translate with an encoder-decoder. The text is printed as it comes, after the prompt."""
+    """Continue a text, translate with an encoder-decoder, or fill the [MASK]s of a text with an encoder. A
+    continuation is printed as it comes, after the prompt."""
     import secrets
     import sys
 
@@ -99,6 +100,11 @@ def generate(
         prompt = task.prompt(prompt, n_shots)
         stop = stop or ([task.separator] if task.separator else [])
     loaded = load(model, dtype=dtype, device=str(pick_device(device)))
+    if loaded.kind == "encoder":
+        from .fill import fill
+
+        fill(loaded, prompt, given | {"explain": explain or None}, json=json)
+        return
     writes = loaded.kind == "encoder-decoder"  # a text of its own, not the prompt's continuation
     default = GREEDY if writes else Sampling(temperature=0.8, top_p=0.95)
     sampling, search = options.choose(given, default, n)
@@ -164,12 +170,15 @@ def _bias(entries: list[str] | None) -> dict | None:
 def _as_data(tokenizer, result) -> dict:
     import dataclasses
 
+    def decoded(i: int) -> str:
+        return tokenizer.token_bytes(i).decode("utf-8", "replace")
+
     data = dataclasses.asdict(result)
     if result.score is None:
         del data["score"]
     if result.top_log_probs:
         data["top_log_probs"] = [
-            [{"id": i, "token": _token(tokenizer, i), "log_prob": value} for i, value in place]
+            [{"id": i, "token": decoded(i), "log_prob": value} for i, value in place]
             for place in result.top_log_probs
         ]
     else:
@@ -181,13 +190,12 @@ def _probabilities(tokenizer, result) -> str:
     """A line for each token: how likely it was, and what was likelier or next."""
     from math import exp
 
+    from .names import Names, fit
+
+    names = Names(tokenizer)
     lines = ["", f"{'token':<18} {'p':>7}  {'likeliest' if result.top_log_probs else ''}".rstrip()]
     for place, (i, log_prob) in enumerate(zip(result.ids, result.log_probs)):
         others = result.top_log_probs[place] if result.top_log_probs else []
-        shown = "  ".join(f"{_token(tokenizer, j)!r} {exp(value):.3f}" for j, value in others)
-        lines.append(f"{_token(tokenizer, i)!r:<18} {exp(log_prob):>7.4f}  {shown}".rstrip())
+        shown = "  ".join(f"{names[j]} {exp(value):.3f}" for j, value in others)
+        lines.append(f"{fit(names[i], 18)} {exp(log_prob):>7.4f}  {shown}".rstrip())
     return "\n".join(lines) + "\n"
-
-
-def _token(tokenizer, i: int) -> str:
-    return tokenizer.token_bytes(i).decode("utf-8", "replace")

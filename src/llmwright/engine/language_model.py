@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..checkpoint import cache, directory, one_file
@@ -11,6 +12,8 @@ from ..errors import RequestError
 from ..model.transformer import Transformer
 from ..tokens import load as load_tokenizer
 from ..tokens.tokenizer import Tokenizer
+from .embed import embed
+from .fill_mask import Filling, fill_mask
 from .generate import Generation, generate
 from .options import choose
 from .sampler import GREEDY, Sampling
@@ -60,12 +63,26 @@ class LanguageModel:
     def run(self, prompt, *, sampling: Sampling, n: int = 1, stop_tokens=(), **options):
         """`generate` with a finished choice of how to choose tokens."""
         stop_tokens = (stop_tokens,) if isinstance(stop_tokens, (int, str)) else tuple(stop_tokens)
-        sampling = replace(sampling, bad_words=(*sampling.bad_words, *self.bad_words))
         results = generate(
-            self.model, self.tokenizer, prompt, sampling=sampling, n=n, stop_tokens=(*stop_tokens, *self.stop_tokens),
-            **options,
+            self.model, self.tokenizer, prompt, sampling=self.settings(sampling), n=n,
+            stop_tokens=(*stop_tokens, *self.stop_tokens), **options,
         )
         return results[0] if isinstance(prompt, str) and n == 1 else results
+
+    def settings(self, sampling: Sampling) -> Sampling:
+        """`sampling` with what this model never writes."""
+        return replace(sampling, bad_words=(*sampling.bad_words, *self.bad_words))
+
+    def embed(self, texts: str | list[str], **options) -> np.ndarray:
+        """One vector a text from an encoder: (N, D) float32, or (D,) for one text. Options (prompt, max_tokens, …) as in
+        `engine.embed.embed`."""
+        if isinstance(texts, str):
+            return embed(self.model, self.tokenizer, [texts], **options)[0]
+        return embed(self.model, self.tokenizer, list(texts), **options)
+
+    def fill(self, text: str, *, top: int = 5) -> list[list[Filling]]:
+        """For each mask in `text` the `top` likeliest tokens, of an encoder with a head; see `engine.fill_mask`."""
+        return fill_mask(self.model, self.tokenizer, text, top=top)
 
 
 def model_directory(path: Path | str) -> Path:

@@ -10,7 +10,7 @@ from ..errors import RequestError
 from ..model.config import ALiBi, ModelConfig, Relative
 from ..model.encoder_decoder import EncoderDecoder
 from ..model.transformer import Transformer
-from ..tokens import anatomy
+from ..tokens import around
 from . import words
 
 BOUNDLESS = 10**9  # positions of a scheme that has no last one
@@ -63,12 +63,8 @@ def begins(tokenizer) -> bool:
     said = tokenizer.config.get("add_bos_token")
     if isinstance(said, bool):
         return said
-    name = None if tokenizer.bos_id is None else tokenizer.token(tokenizer.bos_id)
-    for step in anatomy.components(tokenizer.tree.get("post_processor")):
-        first = (step.get("single") or [{}])[0]
-        if name is not None and first.get("SpecialToken", {}).get("id") == name:
-            return True
-    return False
+    first, _ = around.read(tokenizer.tree).single[0]
+    return tokenizer.bos_id is not None and not isinstance(first, str) and first[0] == tokenizer.bos_id
 
 
 def start_ids(model: EncoderDecoder, tokenizer) -> list[int]:
