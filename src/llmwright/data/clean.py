@@ -137,10 +137,11 @@ def letter_share(text: str, data: bytes) -> float:
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         codes = codes[codes > 127]
         letters += int(_letter_table()[np.minimum(codes, len(_letter_table()) - 1)].sum())
+        letters += int(((codes >= 0xE0100) & (codes <= 0xE01EF)).sum())  # variation selectors
     return letters / max(others, 1)
 
 
 @functools.cache
 def _letter_table() -> np.ndarray:
-    """Whether a code point is a letter or a mark; planes 0 to 3 hold all of them."""
+    """Whether a code point is a letter or a mark; planes 0 to 3 hold all of them but the variation selectors."""
     return np.array([unicodedata.category(chr(c))[0] in "LM" for c in range(0x40000)] + [False])
