@@ -6,11 +6,15 @@ import math
 import pytest
 import torch
 import transformers
+from number_tokenizer import Numbers
 from safetensors.torch import load_file, save_file
 from table import describe, record
 
 from llmwright import families
 from llmwright.checkpoint import directory
+from llmwright.engine.beam import Beams
+from llmwright.engine.generate import generate
+from llmwright.engine.sampler import Sampling
 from llmwright.errors import RequestError
 from llmwright.families.marian import MARIAN
 from llmwright.families.t5 import T5
@@ -30,11 +34,11 @@ TOLERANCE = dict(rtol=0, atol=1e-4)
 VOCABULARY, PAD, END = 131, 0, 1
 SIZES = dict(vocab_size=VOCABULARY, pad_token_id=PAD, eos_token_id=END, decoder_start_token_id=PAD, d_model=48)
 T5_SIZES = dict(
-    **SIZES, d_kv=16, d_ff=80, num_layers=2, num_decoder_layers=3, num_heads=4, relative_attention_num_buckets=8,
+    **SIZES, d_kv=16, d_ff=80, num_layers=3, num_decoder_layers=2, num_heads=4, relative_attention_num_buckets=8,
     relative_attention_max_distance=20,
 )
 MARIAN_SIZES = dict(
-    **SIZES, encoder_layers=2, decoder_layers=3, encoder_attention_heads=4, decoder_attention_heads=4,
+    **SIZES, encoder_layers=3, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
     encoder_ffn_dim=80, decoder_ffn_dim=80, max_position_embeddings=64, forced_eos_token_id=None,
 )
 CASES = {
@@ -70,6 +74,9 @@ def make(case: str, seed: int = 0):
                 p.normal_(0.0, 0.15 if case.startswith("marian") else 0.25)
         if getattr(model.config, "scale_decoder_outputs", False):
             model.shared.weight.normal_()
+            for name, p in model.named_parameters():
+                if name.endswith((".o.weight", ".wo.weight")):  # more than the last token is heard in the next
+                    p.mul_(4)
     return model
 
 
@@ -124,6 +131,23 @@ def test_logits_equal_with_a_cache_filled_in_uneven_steps(both):
     wanted = theirs(input_ids=ids(), attention_mask=mask.long(), decoder_input_ids=target()).logits
     torch.testing.assert_close(torch.cat(parts, 1), wanted, **TOLERANCE)
     record(family(theirs), "cache", (torch.cat(parts, 1) - wanted).abs().max())
+
+
+@pytest.mark.parametrize("beams", [None, 4])
+@torch.no_grad()
+def test_text_is_theirs_greedy_and_by_beams_alone_and_beside_a_longer_source(both, beams):
+    theirs, ours = both
+    sources = [ids()[0, :20].tolist(), ids()[1, :9].tolist()]
+    varied = Sampling(0.0, repetition_penalty=1.5)  # random models would say one token for ever
+    results = generate(ours, Numbers(), sources, max_tokens=24, sampling=varied, beams=Beams(beams) if beams else None)
+    for source, result in zip(sources, results):
+        wanted = theirs.generate(
+            torch.tensor([source]), max_new_tokens=24, max_length=None, do_sample=False, num_beams=beams or 1,
+            repetition_penalty=1.5,
+        )[0, 1:].tolist()
+        assert result.ids == wanted[: wanted.index(END) + 1 if END in wanted else None]
+        assert beams or len(set(result.ids)) > 2
+    record(family(theirs), "greedy text")
 
 
 @torch.no_grad()
