@@ -121,3 +121,20 @@ def assemble(split: Split, eot_id: int, context: int, n_pieces: np.ndarray, star
         segments = torch.from_numpy(segments.reshape(rows, context))
     grid = [torch.from_numpy(part.reshape(rows, context)) for part in (input_ids, targets, positions)]
     return Batch(*grid, segments, total if skip is None else int((targets >= 0).sum()))
+
+
+class NextTokens:
+    """What `RowLoader` makes batches with: here, rows whose targets are the next tokens. `draw` is a number that differs
+    from batch to batch and is the same again after a resume."""
+
+    def __init__(self, eot_id: int):
+        self.eot_id = eot_id
+
+    def row_tokens(self, context: int) -> int:
+        """Tokens of text in a row of `context`."""
+        return context
+
+    def __call__(self, split: Split, context: int, n_pieces: np.ndarray, start: np.ndarray, length: np.ndarray,
+                 draw: int) -> Batch:
+        """Arguments as in `assemble`."""
+        return assemble(split, self.eot_id, context, n_pieces, start, length)

@@ -12,10 +12,12 @@ import numpy as np
 
 from ..errors import RequestError
 from .batch import Batch, assemble
+from .order import key
 from .packing import Spans, cut, documents, join, pack
 from .shards import Split
 
 BLOCK = 1024
+EVALUATION = 0xE7A1  # begins the draws of `evaluation_rows`, whatever a training's seed
 
 
 def evaluation_batches(split: Split, context: int, batch: int, max_tokens: int | None = None,
@@ -35,6 +37,16 @@ def evaluation_batches(split: Split, context: int, batch: int, max_tokens: int |
         at = slice(rows.first[row], rows.first[last])
         yield assemble(split, split.eot_id, context, np.diff(rows.first[row : last + 1]), rows.pieces.start[at],
                        rows.pieces.length[at], skip[at])
+
+
+def evaluation_rows(split: Split, context: int, batch: int, collate, max_tokens: int | None = None) -> Iterator[Batch]:
+    """The same text in batches that `collate` makes (see `rows.RowLoader`), with the same draws each time."""
+    rows = pack(cut(_chosen(split, max_tokens)[0], collate.row_tokens(context)), collate.row_tokens(context))
+    for row in range(0, len(rows), batch):
+        last = min(row + batch, len(rows))
+        at = slice(rows.first[row], rows.first[last])
+        n_pieces = np.diff(rows.first[row : last + 1])
+        yield collate(split, context, n_pieces, rows.pieces.start[at], rows.pieces.length[at], key(EVALUATION, row))
 
 
 def evaluation_bytes(split: Split, max_tokens: int | None = None) -> float:

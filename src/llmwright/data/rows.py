@@ -3,9 +3,10 @@
 import numpy as np
 
 from ..errors import RequestError
-from .batch import Batch, assemble
+from .batch import Batch, NextTokens
 from .evaluation import evaluation_batches, evaluation_bytes
 from .mixture import Mixture
+from .order import key
 from .shards import Split
 from .streams import PackedStream, WindowStream
 
@@ -18,33 +19,35 @@ class RowLoader:
     `rows`: "packed" (documents without loss, see packing.py) or "window" (one text cut every `stride` tokens,
     default the context). `mixture`: shares of the tokens by source, default by size; `curriculum`: stages with
     `.start` (fraction of the training) and `.mixture`. Ranks of a data-parallel group build the same loader and take
-    disjoint rows of it: row i of the plan goes to rank i mod world_size.
+    disjoint rows of it: row i of the plan goes to rank i mod world_size. `collate` makes batches of the rows' pieces
+    (`batch.NextTokens` says how it is called); what it draws at random it draws from a number that it is given.
 
     Raises RequestError for an unknown source and for a split that is smaller than one row.
     """
 
     def __init__(self, split: Split, context: int, batch: int, seed: int, rows: str = "packed",
                  stride: int | None = None, mixture: dict[str, float] | None = None, curriculum=(),
-                 eot_id: int | None = None, rank: int = 0, world_size: int = 1):
+                 eot_id: int | None = None, rank: int = 0, world_size: int = 1, collate=None):
         if rows not in ("packed", "window"):
             raise RequestError(f"train.rows: {rows} is not allowed; packed or window is")
         self.split, self.context, self.batch, self.rows, self.stride = split, context, batch, rows, stride
-        self.eot_id = split.eot_id if eot_id is None else eot_id
+        self.collate = collate or NextTokens(split.eot_id if eot_id is None else eot_id)
         self.rank, self.world_size, self.seed = rank, world_size, seed
-        self.emitted = 0  # targets, of all ranks
+        self.emitted = 0  # tokens of text, of all ranks
         self._check(context)
         self.mixture = Mixture({name: s.n_tokens for name, s in split.sources.items()}, mixture or {}, curriculum)
+        tokens = self.collate.row_tokens(context)
         used = {name for shares in self.mixture.shares for name, share in shares.items() if share > 0}
         if rows == "packed":
-            self.streams = {name: PackedStream(split.sources[name], context, seed) for name in used}
+            self.streams = {name: PackedStream(split.sources[name], tokens, seed) for name in used}
         else:
-            self.streams = {name: WindowStream(split.sources[name], context, stride, seed) for name in used}
+            self.streams = {name: WindowStream(split.sources[name], tokens, stride, seed) for name in used}
         self._passes = {name: 0 for name in used}
 
     def next_batch(self, progress: float = 0.0) -> Batch:
         """The next batch of this rank. `progress`, 0..1, chooses the curriculum's stage."""
         self.mixture.move_to(progress)
-        pieces = []
+        draw, pieces = key(self.seed, self.emitted, self.rank), []
         for i in range(self.batch * self.world_size):
             name = self.mixture.choose(self._passes)
             stream = self.streams[name]
@@ -56,11 +59,11 @@ class RowLoader:
                 pieces.append((start, length))
         start, length = (np.concatenate(column) for column in zip(*pieces))
         n_pieces = np.array([len(lengths) for _, lengths in pieces])
-        return assemble(self.split, self.eot_id, self.context, n_pieces, start, length)
+        return self.collate(self.split, self.context, n_pieces, start, length, draw)
 
     @property
     def epoch(self) -> float:
-        """Targets given so far, by the size of the split."""
+        """Tokens given so far, by the size of the split."""
         return self.emitted / self.split.n_tokens
 
     def resize(self, context: int, batch: int) -> None:
@@ -70,7 +73,7 @@ class RowLoader:
         self.batch = batch
         if context != self.context:
             for stream in self.streams.values():
-                stream.resize(context)
+                stream.resize(self.collate.row_tokens(context))
             self.context = context
 
     def state(self) -> dict:
@@ -95,7 +98,7 @@ class RowLoader:
         self.mixture.stage, self.mixture.given = state["stage"], dict(state["given"])
         self.mixture.total = sum(self.mixture.given.values())
         for name, stream in self.streams.items():
-            stream.context = self.context
+            stream.context = self.collate.row_tokens(self.context)
             stream.load_state(state["streams"][name])
             self._passes[name] = stream.epoch
 
@@ -104,9 +107,9 @@ class RowLoader:
         return {"seed": self.seed, "rows": self.rows, "stride": self.stride, "sources": sources}
 
     def _check(self, context: int) -> None:
-        n = self.split.n_tokens
-        if n < context:
+        n, tokens = self.split.n_tokens, self.collate.row_tokens(context)
+        if n < tokens:
             raise RequestError(
-                f"{self.split.directory}: {n:,} training tokens, fewer than one row of {context:,}: use more text or "
-                f"train.context={n} or less"
+                f"{self.split.directory}: {n:,} training tokens, fewer than one row of {tokens:,}: use more text or "
+                f"train.context={n * context // tokens} or less"
             )
