@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import ssl
 import threading
 import time
 import zipfile
@@ -37,14 +38,22 @@ def entry(archive: bytes, members: dict[str, bytes], names: dict[str, str]) -> E
                  Package(PROJECT, "1.0", WHEEL, len(archive), hashlib.sha256(archive).hexdigest(), "a test", files))
 
 
+def context(key, certificate) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(certificate, key)
+    return made
+
+
 class Server(http.server.ThreadingHTTPServer):
-    """`files`: path → content. `cuts`: after so many bytes of a body the connection breaks, one cut for each request of a
-    large file, in order. `ranges`: whether it knows them. `pause`: seconds after each 16 KiB."""
+    """`files`: path → content. `cuts`: after so many bytes of a body the connection breaks, one cut for each request of
+    a large file, in order. `ranges`: whether it knows them. `pause`: seconds after each 16 KiB."""
 
     daemon_threads = True
 
-    def __init__(self):
+    def __init__(self, tls: ssl.SSLContext | None = None):
         super().__init__(("127.0.0.1", 0), Handler)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.files: dict[str, bytes] = {}
         self.types: dict[str, str] = {}
         self.status: dict[str, int] = {}
@@ -79,14 +88,15 @@ class Server(http.server.ThreadingHTTPServer):
                       {"filename": WHEEL, "url": f"../../files/{WHEEL}", "hashes": {"sha256": digest}}]
             self.files[page] = json.dumps({"meta": {"api-version": "1.1"}, "files": listed}).encode()
 
-    def repository(self, name: str, files: dict[str, bytes], large: tuple[str, ...] = (), commit: str = "c" * 40) -> None:
+    def repository(self, name: str, files: dict[str, bytes], large: tuple[str, ...] = ()) -> None:
         """Hold a hub repository; `large` files are told with their SHA-256, the others with git's hash."""
-        siblings = []
+        siblings, commit = [], "c" * 40
         for file, content in files.items():
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             sibling = {"rfilename": file, "size": len(content), "blobId": blob}
             if file in large:
-                sibling["lfs"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pointerSize": 134}
+                digest = hashlib.sha256(content).hexdigest()
+                sibling["lfs"] = {"size": len(content), "sha256": digest, "pointerSize": 134}
             siblings.append(sibling)
             self.files[f"/{name}/resolve/{commit}/{file}"] = content
         self.files[f"/api/models/{name}"] = json.dumps(

