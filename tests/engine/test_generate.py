@@ -10,6 +10,7 @@ from llmwright.engine import prompt as module
 from llmwright.engine.generate import generate
 from llmwright.engine.sampler import GREEDY, Sampling
 from llmwright.errors import RequestError, WorkError
+from llmwright.tokens.tokenizer import Tokenizer
 
 PROMPTS = ["def main():\n", "import os", "", "class Größe(object):\n    x = '🙂'\n    y = [1, 2, 3]\n", "x"]
 
@@ -84,6 +85,27 @@ def test_the_same_prompt_twice_gets_two_draws_that_a_seed_gives_again():
     assert [r.text for r in again[:2]] == [first.text, second.text]
 
 
+def test_several_texts_of_a_prompt_are_those_of_the_prompt_given_several_times():
+    made, sampling = no_end(model()), Sampling(seed=1)
+    several = generate(made, tokenizer(), ["a", "b"], max_tokens=12, n=3, sampling=sampling)
+    again = generate(made, tokenizer(), ["a"] * 3 + ["b"] * 3, max_tokens=12, sampling=sampling)
+    assert [r.ids for r in several] == [r.ids for r in again]
+    assert len({r.text for r in several}) == 6
+
+
+def test_a_prompt_goes_through_the_model_once_however_many_texts_it_gets(monkeypatch):
+    made, rows = no_end(model()), []
+    hidden = type(made).hidden
+
+    def counted(self, ids, **options):
+        rows.append(ids.shape)
+        return hidden(self, ids, **options)
+
+    monkeypatch.setattr(type(made), "hidden", counted)
+    generate(made, tokenizer(), ["import os", "x"], max_tokens=3, n=4)
+    assert [tuple(shape)[0] for shape in rows] == [2, 8, 8]
+
+
 def test_sampling_leaves_the_callers_random_numbers_and_training_mode_alone():
     made = model()
     made.train()
@@ -103,6 +125,18 @@ def test_log_probs_are_the_models_own():
     wanted = made(torch.tensor([ids + result.ids])).log_softmax(-1)[0, len(ids) - 1 : -1]
     wanted = wanted.gather(1, torch.tensor(result.ids)[:, None])[:, 0]
     assert result.log_probs == pytest.approx(wanted.tolist(), abs=1e-4)
+
+
+@torch.no_grad()
+def test_the_likeliest_tokens_are_told_with_their_log_probs():
+    made, ids = model(), [tokenizer().bos_id, *tokenizer().encode("import os")]
+    sampling = Sampling(repetition_penalty=2.0, seed=0)  # which changes what is drawn, not what is told
+    result = generate(made, tokenizer(), "import os", max_tokens=4, sampling=sampling, top_log_probs=3)[0]
+    wanted = made(torch.tensor([ids + result.ids])).log_softmax(-1)[0, len(ids) - 1 : -1].topk(3)
+    assert [[i for i, _ in place] for place in result.top_log_probs] == wanted.indices.tolist()
+    told = [[p for _, p in place] for place in result.top_log_probs]
+    assert told == [pytest.approx(row, abs=1e-4) for row in wanted.values.tolist()]
+    assert generate(made, tokenizer(), "x", max_tokens=2)[0].top_log_probs == []
 
 
 def test_each_position_is_computed_once(monkeypatch):
@@ -146,6 +180,31 @@ def test_the_end_token_ends_a_text_and_is_not_part_of_it():
     assert (result.text, result.ids, result.finish_reason) == ("ab", [*ids, t.eos_id], "stop")
 
 
+def test_a_stop_token_ends_a_text_by_its_id_or_its_text():
+    t = tokenizer()
+    ids = [i for letter in "abc" for i in t.encode(letter)]
+    made = bias_head(model("llama"), [t.bos_id, *ids])
+    for stop in ([ids[2]], [t.decode([ids[2]])], ids[2]):
+        result = generate(made, t, "", sampling=GREEDY, stop_tokens=stop)[0]
+        assert (result.text, result.ids, result.finish_reason) == ("ab", ids, "stop")
+
+
+def test_no_end_comes_before_min_tokens():
+    t = tokenizer()
+    made = bias_head(model("llama"), [t.bos_id, *t.encode("ab"), t.eos_id])
+    result = generate(made, t, "", sampling=Sampling(0.0, min_tokens=5), max_tokens=9)[0]
+    assert t.eos_id not in result.ids[:5] and len(result.ids) >= 5
+
+
+def test_bad_words_are_not_written_and_biases_are():
+    t = tokenizer("bytes")
+    made = bias_head(model("llama", vocab_size=t.vocab_size), [t.bos_id, *t.encode("abcdefgh"), t.eos_id])
+    for sampling, text in ((GREEDY, "abcdefgh"), (Sampling(0.0, logit_bias={"x": 1e4}), "xxxxxxxx")):
+        assert generate(made, t, "", sampling=sampling, max_tokens=8)[0].text == text
+    written = generate(made, t, "", sampling=Sampling(0.0, bad_words=["bcd"]), max_tokens=8)[0].text
+    assert written.startswith("abc") and "bcd" not in written
+
+
 def test_a_stop_string_is_found_across_tokens_and_is_not_part_of_the_text():
     t = tokenizer("bytes")
     made = bias_head(model("llama", vocab_size=t.vocab_size), [t.bos_id, *t.encode("abcdefgh")])
@@ -184,6 +243,19 @@ def test_ids_that_no_text_stands_for_are_never_chosen():
     assert max(result.ids) < t.vocab_size
 
 
+@pytest.mark.parametrize("said, first", [
+    ({"add_bos_token": True}, True), ({"add_bos_token": False}, False), ({}, None),
+])
+def test_a_text_begins_as_the_tokenizers_files_say(said, first):
+    """By tokenizer_config.json, else by tokenizer.json's template (ours has the token, GPT-2's has not)."""
+    t = tokenizer()
+    for post_processor in (t.tree["post_processor"], None):
+        other = Tokenizer({**t.tree, "post_processor": post_processor}, {**t.config, **said})
+        ids = module.prompt_ids(model(), other, "import os")
+        assert (ids[0] == t.bos_id) == (bool(post_processor) if first is None else first)
+        assert module.prompt_ids(model(), other, "") == [t.bos_id]  # something must be there
+
+
 def test_special_tokens_written_in_a_prompt_stay_text():
     ids = module.prompt_ids(model(), tokenizer(), "<|endoftext|>")
     assert ids[0] == tokenizer().bos_id and tokenizer().bos_id not in ids[1:]
@@ -195,7 +267,11 @@ def test_special_tokens_written_in_a_prompt_stay_text():
     ([[]], {}, "the prompt is empty"),
     ([[10**6]], {}, "not this model's"),
     ("x", {"max_tokens": 0}, "max_tokens 0"),
-    ("x", {"stop": [""]}, "stop string is empty"),
+    ("x", {"stop": [""]}, "stop string is empty"), ("x", {"n": 0}, "n 0"),
+    ("x", {"top_log_probs": 101}, "top_log_probs 101"),
+    ("x", {"stop_tokens": ["def main"]}, "stop_tokens: 'def main' is"),
+    ("x = 1 " * 100, {}, "shorten it to 63 tokens, use a model with a longer context, or let its oldest tokens go"),
+    ("x", {"sampling": Sampling(bad_words=[[i] for i in range(450)])}, "leave no token to choose"),
 ])
 def test_a_wrong_request_is_one_clear_line(prompt, options, said):
     with pytest.raises(RequestError, match=said) as caught:

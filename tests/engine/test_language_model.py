@@ -1,13 +1,16 @@
 """`import llmwright as lw; model = lw.load(path); lw.generate(model, …)`, and what `load` makes of a directory."""
 
+import json
 import shutil
 
 import pytest
-from small import model, tokenizer
+from small import model, tokenizer, translator
 
 import llmwright as lw
+from llmwright import families
 from llmwright.checkpoint import directory
 from llmwright.checkpoint.files import point
+from llmwright.model.build import new
 
 
 @pytest.fixture
@@ -62,3 +65,44 @@ def test_wrong_options_are_named(model_dir):
         lw.generate(loaded, "x", top_p=3)
     with pytest.raises(lw.RequestError, match="float16"):
         lw.load(model_dir, dtype="float16")
+
+
+def test_an_end_and_words_that_generation_config_adds_are_kept(model_dir):
+    """Llama 3 has several end tokens, Marian forbids its padding."""
+    file = model_dir / "generation_config.json"
+    free = lw.load(model_dir).generate("import os", max_tokens=8, temperature=0)
+    file.write_text(json.dumps({"eos_token_id": [0, free.ids[3]], "bad_words_ids": [[free.ids[0]]], "top_p": 0.1}))
+    loaded = lw.load(model_dir)
+    assert loaded.stop_tokens == (0, free.ids[3]) and loaded.bad_words == ((free.ids[0],),)
+    assert loaded.generate("import os", max_tokens=8, temperature=0).ids[0] != free.ids[0]
+    file.write_text(json.dumps({"eos_token_id": free.ids[3], "bad_words_ids": [[10**6], "x", []]}))
+    short = lw.load(model_dir).generate("import os", max_tokens=8, temperature=0)
+    assert short.ids == free.ids[:4] and short.finish_reason == "stop"
+    file.write_text("{")
+    with pytest.raises(lw.RequestError, match="generation_config.json: not valid JSON"):
+        lw.load(model_dir)
+
+
+def test_several_texts_come_as_a_list_and_one_as_itself(model_dir):
+    loaded = lw.load(model_dir)
+    assert isinstance(loaded.generate("x", max_tokens=2), lw.Generation)
+    assert len(loaded.generate("x", max_tokens=2, n=3)) == 3
+    assert len(lw.generate(loaded, ["x", "y"], max_tokens=2, beams=3, n=2)) == 4
+    assert lw.generate(loaded, "x", max_tokens=2, beams=3) == loaded.generate("x", max_tokens=2, beams=3).text
+
+
+def test_an_encoder_decoder_is_greedy_unless_told_otherwise(tmp_path):
+    directory.save(translator(), tmp_path / "t", tokenizer=tokenizer())
+    loaded = lw.load(tmp_path / "t")
+    greedy = lw.generate(loaded, "import os", max_tokens=9, temperature=0)
+    assert {lw.generate(loaded, "import os", max_tokens=9) for _ in range(3)} == {greedy}
+    assert lw.generate(loaded, "import os", max_tokens=9, temperature=5.0, seed=1) != greedy
+
+
+def test_an_encoder_asked_to_write_says_what_it_can_do(tmp_path):
+    config = families.read_config(dict(
+        model_type="bert", vocab_size=tokenizer().vocab_size, hidden_size=16, num_hidden_layers=1,
+        num_attention_heads=2, intermediate_size=32, architectures=["BertForMaskedLM"]))
+    directory.save(new(config), tmp_path / "b", tokenizer=tokenizer())
+    with pytest.raises(lw.RequestError, match="encoder: it reads text and writes none; it can embed"):
+        lw.load(tmp_path / "b").generate("x")
