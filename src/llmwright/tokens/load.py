@@ -3,20 +3,21 @@
 from pathlib import Path
 
 from ..errors import RequestError
-from . import published, sentencepiece_model
+from . import marian_files, published, sentencepiece_model
 from .tokenizer import Tokenizer
 
 # In a directory, the first of these that is there.
 NAMES = ("tokenizer.json", "tokenizer/tokenizer.json", "tokenizer.model", "sentencepiece.model", "spiece.model",
-         "vocab.bpe", "merges.txt", "vocab.txt")
-READS = "tokenizer.json, vocab.bpe with encoder.json, merges.txt with vocab.json, vocab.txt or a SentencePiece .model"
+         "source.spm", "vocab.bpe", "merges.txt", "vocab.txt")
+READS = ("tokenizer.json, vocab.bpe with encoder.json, merges.txt with vocab.json, vocab.txt, a SentencePiece .model or "
+         "source.spm with vocab.json")
 
 
 def load(path: str | Path) -> Tokenizer:
     """The tokenizer at `path`.
 
     path: a tokenizer.json; a model or data directory; GPT-2's vocab.bpe or encoder.json (merges.txt or vocab.json),
-    the other one beside it; BERT's vocab.txt; a SentencePiece .model, Unigram or BPE.
+    the other one beside it; BERT's vocab.txt; a SentencePiece .model, Unigram or BPE; Marian's source.spm with vocab.json.
 
     Raises RequestError, one line, if there is none or it cannot be read.
     """
@@ -47,9 +48,9 @@ def _read(path: Path) -> tuple[dict, dict]:
             if missing:
                 raise RequestError(f"{path}: needs {missing.name} beside it")
             return published.read_gpt2(*pair)
-    if path.suffix == ".model":
+    if path.suffix in (".model", ".spm"):
         try:
-            return sentencepiece_model.read(path)
+            return (marian_files if path.suffix == ".spm" else sentencepiece_model).read(path)
         except OSError as error:
             raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
     if path.suffix == ".txt":
