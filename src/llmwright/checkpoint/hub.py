@@ -16,7 +16,7 @@ from .web import Item, Unreachable, reason
 
 SMALL = re.compile(
     r"config\.json|generation_config\.json|adapter_config\.json|tokenizer\.json|tokenizer_config\.json"
-    r"|special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json|bpe)|merges\.txt|[\w.-]+\.model"
+    r"|special_tokens_map\.json|added_tokens\.json|vocab\.(txt|json|bpe)|merges\.txt|[\w.-]+\.(model|spm)"
     r"|chat_template\.(jinja|json)|additional_chat_templates/[\w.-]+\.jinja|modules\.json"
     r"|sentence_bert_config\.json|config_sentence_transformers\.json|\d_\w+/(config\.json|model\.safetensors)"
     r"|(LICENSE|LICENCE|NOTICE|USE_POLICY|README)(\.(md|txt))?", re.ASCII)
