@@ -41,7 +41,7 @@ def _page(found, loaded, sampling) -> list[str]:
         lines += _layers(found, choice, read, names, writes, more) + [""]
         lines += _distribution(choice, names, sampling, loaded.tokenizer.vocab_size, more) + [""]
         token, own, drawn = choice.chosen
-        how = "the likeliest" if sampling.greedy else f"drawn with a chance of {drawn:.3f} (model: {own:.3f})"
+        how = "the likeliest" if sampling.greedy else f"drawn at {drawn:.3f} (model {own:.3f})"
         lines += [f"CHOICE{more}  {cut(names[token], 20)}, id {token}, {how}", ""]
         read.append(token)
     return [*lines, "TEXT", *_indented(found.text if writes else found.prompt + found.text)]
