@@ -6,9 +6,11 @@ import pytest
 
 from llmwright import recipe as recipes
 from llmwright.model.config import Attention, FeedForward, ModelConfig, Rotary
+from llmwright.families.shapes import shape
 from llmwright.plan.measure import measure, plan_here
 from llmwright.plan.show import brief
 from llmwright.plan.training import Training, Phase, from_recipe
+from llmwright.recipe import Model
 
 CONFIG = ModelConfig("qwen3", 512, 64, 3, 64, Attention(2, 2, 32, qk_norm=True), FeedForward(192), Rotary(),
                      tie_embeddings=True)
@@ -28,6 +30,20 @@ def test_every_phase_is_measured():
     found = measure(CONFIG, run, RECIPE.train.optimizer, seconds=0.2)
     assert len(found.seconds_per_token) == 2 and min(found.seconds_per_token) > 0
     assert found.base > 5e7
+
+
+@pytest.mark.parametrize("family, objective", [
+    ("mixtral", "causal"), ("gemma3", "causal"), ("bloom", "causal"), ("bert", "masked"), ("t5", "span"),
+    ("marian", "seq2seq"),
+])
+def test_every_kind_of_model_is_measured(family, objective):
+    config = shape(Model(family=family, d_model=32, n_layers=7, n_encoder_layers=2 if family == "t5" else None, n_heads=2,
+                         context=32, dropout=0.1), 100, {"pad": 0})
+    pairs = {"batch_tokens": 128} if objective == "seq2seq" else {}
+    train = recipes.Train(steps=3, batch=4, objective=objective, precision="float32", **pairs)
+    run = from_recipe(train, config)
+    assert run.phases[0].target == {"span": 7, "seq2seq": 32}.get(objective)
+    assert measure(config, run, train.optimizer, seconds=0.05).seconds_per_token[0] > 0
 
 
 def test_plan_in_a_few_lines():

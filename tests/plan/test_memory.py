@@ -1,5 +1,7 @@
 """Bytes against cases worked by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from llmwright.errors import RequestError
@@ -112,3 +114,46 @@ def test_checkpointing_keeps_each_blocks_input_and_one_block():
 def test_impossible_numbers_are_refused(arguments, said):
     with pytest.raises(RequestError, match=said):
         memory.training_memory(preset("gpt2"), **arguments)
+
+
+TINY = Shape("tiny", vocab_size=10, d_model=4, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=2, d_ff=6, context=8)
+
+
+@pytest.mark.parametrize("change, numbers, floats", [
+    # two norms' inputs and results 4·4, query and result 2·4, key and value 2·2, feed-forward 3·6;
+    # statistics of 2 norms, and 2 heads' log-sum-exp
+    ({}, 16 + 8 + 4 + 18, 2 + 2),
+    (dict(residual="sandwich"), 24 + 8 + 4 + 18, 4 + 2),  # two more norms keep their inputs
+    (dict(residual="parallel"), 8 + 8 + 4 + 18, 1 + 2),  # one norm, one result for both halves
+    (dict(residual="parallel_two_norms"), 12 + 8 + 4 + 18, 2 + 2),  # one input, two results
+    (dict(norm="layer"), 16 + 8 + 4 + 18, 4 + 2),  # mean and variance
+    (dict(gated=False, activation="relu"), 16 + 8 + 4 + 6, 2 + 2),  # a ReLU keeps its result alone
+    (dict(gated=False, activation="gelu"), 16 + 8 + 4 + 12, 2 + 2),
+    (dict(activation="gelu_tanh"), 16 + 8 + 4 + 24, 2 + 2),  # gate, act(gate), up, product
+    (dict(qk_norm=True), 16 + 8 + 4 + 6 + 18, 2 + 3 + 2),  # query and key from before it
+    # two of four experts: each its token, answer, weighted answer, and its feed-forward; in 4 bytes: shares before and
+    # after, 8 each way of 4 and 3 each for who is active
+    (dict(n_experts=4, active_experts=2), 16 + 8 + 4 + 2 * (12 + 18), 2 + 2 + 8 + 2 * 7),
+    (dict(softcap=True), 16 + 16 + 18, 2 + 2 * 8 * 3),  # keys and values for all heads, 3 matrices
+])
+def test_what_a_block_of_a_family_keeps_by_hand(change, numbers, floats):
+    assert memory.block_activation_bytes(replace(TINY, **change), "float32", 8) == 4 * numbers + 4 * floats
+
+
+def test_numbers_added_to_the_scores_build_the_matrix_while_it_is_small():
+    alibi = replace(TINY, positions="alibi")
+    small, large = (memory.block_activation_bytes(alibi, "float32", 1024, batch) for batch in (4, 64))
+    assert small - large == 4 * (3 * 4 + 4 - (2 * 4 + 2 * 2)) - 4 * 2 + 2 * 1024 * 8
+
+
+def test_a_window_keeps_its_masks():
+    # 8 queries, 4 at a time: the first 4 look at 4 keys, the others at 8: 6 on average, shared by 2 rows
+    wide, narrow = (memory.block_activation_bytes(TINY, "float32", 8, 2, window) for window in (8, 4))
+    assert narrow - wide == 6 / 2
+
+
+def test_caches_of_the_three_kinds():
+    assert memory.kv_cache_bytes(TINY, 8) == 2 * 2 * 2 * 2 * 8  # keys and values, 2 layers, 2 wide, 2 bytes, 8 tokens
+    assert memory.kv_cache_bytes(replace(TINY, kind="encoder"), 8) == 0
+    both = replace(TINY, kind="encoder-decoder", n_encoder_layers=3)
+    assert memory.kv_cache_bytes(both, 8) == 2 * memory.kv_cache_bytes(TINY, 8)  # its own and the source's

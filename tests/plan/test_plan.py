@@ -1,9 +1,12 @@
 """Whole plans: time, cost, what fits, and what makes it fit."""
 
+import io
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from rich.console import Console
 
 from llmwright import recipe as recipes
 from llmwright.errors import RequestError
@@ -12,7 +15,11 @@ from llmwright.plan.devices import DEVICES, device
 from llmwright.plan.plan import Measured, make_plan
 from llmwright.plan.presets import PRESETS, preset
 from llmwright.plan.remedies import HEADROOM
+from llmwright.plan.shape import Shape
+from llmwright.plan.show import show
+from llmwright.plan.targets import read
 from llmwright.plan.training import Phase, Training, from_recipe, training
+from llmwright.recipe import FAMILIES
 
 GPT2 = preset("gpt2")
 
@@ -170,3 +177,48 @@ def test_this_machine_is_measured():
     assert 1e9 < here.float32 < 1e16 and 1e8 < here.bandwidth < 1e14
     assert 1e8 < here.base < here.memory
     assert device("this-machine") is here  # once
+
+
+def test_pairs_count_the_tokens_of_both_sides():
+    tiny = Shape("tiny", vocab_size=10, d_model=4, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=2, d_ff=6, context=8,
+                 kind="encoder-decoder", n_encoder_layers=1, gated=False)
+    run = Training(steps=10, phases=(Phase(1.0, 8, 3, target=2),))
+    plan = make_plan(tiny, run, device("h100"))
+    assert plan.tokens == 10 * 3 * (8 + 2)
+    assert plan.flops_per_token == round(flops.training_flops_per_token(tiny, 8, 2))
+    assert any("sources and targets together" in note for note in plan.notes)
+    # without a target of its own, one as long as the source
+    assert make_plan(tiny, Training(steps=10, phases=(Phase(1.0, 8, 3),)), device("h100")).tokens == 10 * 3 * 16
+
+
+def test_a_masked_recipe_pays_the_head_for_what_is_masked():
+    recipe = recipes.parse({"train": {"steps": 5, "objective": "masked", "masking": {"share": 0.2}}})
+    run = from_recipe(recipe.train, GPT2)
+    assert run.head_share == 0.2
+    all_of_them, some = (make_plan(GPT2, replace(run, head_share=share), device("h100")) for share in (1.0, 0.2))
+    difference = all_of_them.flops_per_token - some.flops_per_token
+    assert difference == pytest.approx(6 * 0.8 * 50_257 * 768, abs=2)
+
+
+def test_spans_leave_the_source_most_of_the_text():
+    """T5's own numbers: 512 tokens of input go with 114 of target (its code's random_spans_helper)."""
+    recipe = recipes.parse({"train": {"steps": 5, "objective": "span"}})
+    assert from_recipe(recipe.train, GPT2).phases[0].target == 228
+    recipe = recipes.parse({"train": {"steps": 5, "objective": "span", "context": 512}})
+    assert from_recipe(recipe.train, GPT2).phases[0].target == 114
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_fits_somewhere_and_says_what_it_takes(family, tmp_path):
+    file = tmp_path / "r.yaml"
+    objective = {"bert": "masked", "roberta": "masked", "t5": "span", "marian": "seq2seq"}.get(family, "causal")
+    data = "data: {pairs: {p: {source: a, target: b}}}\n" if objective == "seq2seq" else ""
+    file.write_text(f"{data}model: {{family: {family}, d_model: 64, n_layers: 2}}\n"
+                    f"train: {{steps: 10, batch: 4, objective: {objective}}}\n")
+    found = read(str(file))
+    plan = make_plan(found.shape, found.run, device("cpu-2-cores"))
+    assert plan.fits and plan.seconds > 0 and plan.parameters.total > 100_000
+    text = io.StringIO()
+    show(plan, Console(file=text, width=120))
+    assert "It fits" in text.getvalue()
+    assert json.loads(json.dumps(plan.to_dict()))["fits"]

@@ -37,7 +37,6 @@ def plan(
     from ..plan import numbers, targets
     from ..plan.devices import device as find_device, priced
     from ..plan.plan import make_plan
-    from ..plan.training import Phase
 
     if target and "=" in target:
         raise RequestError(f"{target}: an override needs its recipe before it: llmwright plan RECIPE {target}")
@@ -73,7 +72,7 @@ def plan(
     if run is None:
         run, assumed = targets.default_run(found.shape, n_tokens)
         notes = (*notes, *assumed)
-    phases = tuple(Phase(p.share, context or p.context, batch or p.batch) for p in run.phases)
+    phases = tuple(phase.of(context, batch) for phase in run.phases)
     given = {"precision": precision, "optimizer": optimizer, "activation_checkpointing": activation_checkpointing,
              "n_devices": n_devices, "tokens": n_tokens, "seconds": time and time * 86_400}
     if n_tokens:

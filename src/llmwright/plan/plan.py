@@ -9,7 +9,7 @@ from .devices import Device
 from .parameters import Parameters, parameters
 from .remedies import HEADROOM, Remedy, memory_of, remedies
 from .shape import Shape, shape_of
-from .training import Training
+from .training import Phase, Training
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,12 @@ def make_plan(config: ModelConfig | Shape, run: Training, device: Device, measur
     `measured` (see `measure.measure`) replaces the assumed share of the peak rate. Raises RequestError for numbers that
     no run can have.
     """
-    s, phase = shape_of(config), run.largest
+    s = shape_of(config)
     longest = max(p.context for p in run.phases)
     if s.positions == "learned" and longest > s.context:
         raise RequestError(f"context {longest} is beyond the {s.context} positions that {s.name} has learned")
+    run = replace(run, phases=tuple(_with_target(s, p) for p in run.phases))
+    phase = run.largest
     if measured:
         device = replace(device, base=measured.base)
     precision = run.precision
@@ -96,7 +98,7 @@ def make_plan(config: ModelConfig | Shape, run: Training, device: Device, measur
     rates = [run.n_devices * rate for rate in rates]
     spent = run.spend(rates)
     by_phase = spent or [share.share for share in run.phases]  # weights for the averages
-    total = sum(n * work.training_flops_per_token(s, ph.context) for n, ph in zip(by_phase, run.phases))
+    total = sum(n * _flops(s, run, phase) for n, phase in zip(by_phase, run.phases))
     average = total / sum(by_phase)
     tokens_per_second = sum(by_phase) / sum(n / rate for n, rate in zip(by_phase, rates))
     tokens = None if spent is None else sum(spent)
@@ -118,18 +120,30 @@ def make_plan(config: ModelConfig | Shape, run: Training, device: Device, measur
     )
 
 
+def _with_target(s: Shape, phase: Phase) -> Phase:
+    """An encoder-decoder writes a target beside each source: as long, where the run does not say otherwise."""
+    if s.kind != "encoder-decoder":
+        return replace(phase, target=None)
+    return replace(phase, target=phase.target or phase.context)
+
+
 def _assumed_rates(s: Shape, run: Training, device: Device, precision: str) -> list[float]:
     """Tokens/s of one device in each phase, at the share of the peak rate that it is assumed to reach."""
     checkpointing = run.activation_checkpointing
-    return [device.rate(precision) / work.training_flops_per_token(s, p.context, activation_checkpointing=checkpointing)
-            for p in run.phases]
+    return [device.rate(precision) / _flops(s, run, phase, activation_checkpointing=checkpointing) for phase in run.phases]
 
 
-def _inference(s: Shape, bits: int, context: int, device: Device) -> dict[str, float]:
-    """Memory of one sequence of `context` tokens, and the rate that reading it for each token leaves at most."""
+def _flops(s: Shape, run: Training, phase: Phase, **options) -> float:
+    return work.training_flops_per_token(s, phase.context, phase.target, head_share=run.head_share, **options)
+
+
+def _inference(s: Shape, bits: int, context: int, device: Device) -> dict[str, float | None]:
+    """Memory of one sequence of `context` tokens, and the rate that reading it for each token leaves at most (an encoder
+    reads a text at once, so it has no such rate)."""
     parts = memory.inference_memory(s, bits, context)
     read = parts["weights"] * parameters(s).active / parameters(s).total + parts["kv cache"]
-    return {**parts, "total": sum(parts.values()), "tokens_per_second_at_most": device.bandwidth / read}
+    rate = None if s.kind == "encoder" else device.bandwidth / read
+    return {**parts, "total": sum(parts.values()), "tokens_per_second_at_most": rate}
 
 
 def _notes(s: Shape, run: Training, device: Device, measured: Measured | None) -> list[str]:
@@ -142,6 +156,10 @@ def _notes(s: Shape, run: Training, device: Device, measured: Measured | None) -
         notes.append(f"time: {device.mfu:.0%} of the data sheet's rate (assumed)")
     if device.price is not None:
         notes.append(f"cost: ${device.price:g} an hour (assumed: order of magnitude of list prices)")
+    if s.kind == "encoder-decoder":
+        notes.append("tokens are those of sources and targets together, and so are FLOPs a token")
+    if run.head_share < 1:
+        notes.append(f"FLOPs: {run.head_share:.0%} of the tokens are masked, and these alone reach the head")
     if run.n_devices > 1:
         notes.append("several devices: states divided evenly, communication not counted")
     if run.tokens is run.seconds is run.steps is None:

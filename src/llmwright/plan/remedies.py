@@ -67,7 +67,8 @@ def remedies(s: Shape, run: Training, device: Device, precision: str) -> tuple[R
         offer(f"{n} devices: states divided, 1 row each, activation checkpointing",
               total(batch=1, activation_checkpointing=True, shards=n))
     for name, bits in (("LoRA, rank 16: weights frozen in 16 bits", 16), ("QLoRA: weights frozen in 4.13 bits", 4.13)):
-        size = sum(memory.lora_memory(s, 1, phase.context, "bfloat16", 16, True, device.base, bits).values())
+        size = sum(memory.lora_memory(s, 1, phase.context, "bfloat16", 16, True, device.base, bits,
+                                      phase.target).values())
         if size <= room:
             offer(name + ", 1 row, activation checkpointing", size)
     return tuple(found)
@@ -89,6 +90,7 @@ def memory_of(s: Shape, run: Training, device: Device, precision: str, **changed
         "batch": phase.batch, "context": phase.context, "precision": precision, "optimizer": run.optimizer,
         "activation_checkpointing": run.activation_checkpointing, "base": device.base, "shards": run.n_devices,
         "accumulate": run.accumulate, "packed": run.packed, "slack": device.slack,
+        "target": phase.of(changed.get("context"), None).target,
     }
     return memory.training_memory(s, **{**arguments, **changed})
 

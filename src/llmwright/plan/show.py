@@ -40,12 +40,14 @@ def _table(title: str, *columns: str) -> Table:
 
 def _title(plan: Plan) -> Text:
     s, phase = plan.shape, plan.run.largest
+    layers = f"{s.n_encoder_layers} + {s.n_layers}" if s.n_encoder_layers else s.n_layers
+    rows = f"{phase.context:,}" + (f" + {phase.target:,}" if phase.target else "")
     many = f"{plan.run.n_devices} × " if plan.run.n_devices > 1 else ""
     return Text.assemble(
         (plan.name, "bold"), f": {s.n_layers} layers, {s.d_model} wide, {s.n_heads} heads"
         + (f" ({s.n_kv_heads} key-value)" if s.n_kv_heads != s.n_heads else "") + f", vocabulary {s.vocab_size:,}"
         + (f", {s.active_experts} of {s.n_experts} experts a token" if s.n_experts > 1 else "") + "\n",
-        f"trained with {plan.run.optimizer} in {plan.precision}, {phase.batch} × {phase.context:,} tokens a micro-batch"
+        f"trained with {plan.run.optimizer} in {plan.precision}, {phase.batch} × {rows} tokens a micro-batch"
         + (", activations recomputed" if plan.run.activation_checkpointing else ""), f", on {many}{plan.device.name}",
     )
 
@@ -74,7 +76,7 @@ def _memory(plan: Plan) -> Table:
     table.add_row("peak", size(plan.memory_total), f"of {size(plan.device.memory)}", style="bold")
     s, phase, run = plan.shape, plan.run.largest, plan.run
     other = memory.activation_bytes(s, phase.batch, phase.context, plan.precision, not run.activation_checkpointing,
-                                    run.packed)
+                                    run.packed, phase.target)
     table.add_row(f"activations with{'out' if run.activation_checkpointing else ''} checkpointing", size(other), "",
                   style="dim")
     return table
@@ -130,8 +132,9 @@ def _inference(plan: Plan) -> Table:
                    "tokens/s, at most")
     for name, row in plan.inference.items():
         room = row["total"] <= plan.device.memory
+        rate = row["tokens_per_second_at_most"]
         table.add_row(name, size(row["weights"]), size(row["kv cache"]), size(row["total"]),
-                      f"{row['tokens_per_second_at_most']:,.0f}" if room else "does not fit",
+                      ("—" if rate is None else f"{rate:,.0f}") if room else "does not fit",
                       style=None if room else "dim")
     return table
 
