@@ -1,0 +1,1 @@
+"""`llmwright chat MODEL`"""
