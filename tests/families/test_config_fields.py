@@ -8,8 +8,13 @@ import pytest
 import torch
 import transformers
 
+from oracle import Numbers
+
 from llmwright import families
+from llmwright.checkpoint import directory
+from llmwright.engine.prompt import end_ids
 from llmwright.errors import RequestError
+from llmwright.model.build import new
 from llmwright.model.config import RopeScaling, Rotary
 from llmwright.model.rope_scaling import frequencies
 
@@ -143,3 +148,12 @@ def test_all_end_tokens_are_kept():
     ours = families.read_config({"model_type": "llama", **SMALL, "eos_token_id": [5, 6, 7], "bos_token_id": 1})
     assert (ours.special("eos"), ours.specials("eos"), ours.specials("pad")) == (5, (5, 6, 7), ())
     assert families.write_config(ours)["eos_token_id"] == [5, 6, 7]
+
+
+def test_all_end_tokens_end_a_text_here_and_where_the_directory_is_loaded(tmp_path):
+    small = {"vocab_size": 131, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ours = new(families.read_config({"model_type": "llama", **small, "eos_token_id": [5, 6, 7]})).eval()
+    assert end_ids(ours, Numbers()) == {5, 6, 7}
+    directory.save(ours, tmp_path / "m")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    assert theirs.generation_config.eos_token_id == [5, 6, 7]

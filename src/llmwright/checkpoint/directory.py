@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import families
 from ..errors import RequestError
+from ..families.family import write_special_tokens
 from ..families.names import to_published
 from ..model.config import ModelConfig
 from ..model.transformer import Transformer
@@ -40,7 +41,7 @@ def write_into(folder: Path, config: ModelConfig, weights: dict[str, Tensor], *,
     }
     dtype = str(next(iter(published.values())).dtype).removeprefix("torch.")
     _dump(folder / "config.json", {**families.write_config(config), "dtype": dtype, "use_cache": True})
-    ids = {f"{n}_token_id": config.special(n) for n in ("bos", "eos", "pad") if config.special(n) is not None}
+    ids = {key: value for key, value in write_special_tokens(config).items() if value is not None}
     if config.kind == "encoder-decoder":  # where a text begins, and a limit beyond the 20 tokens that transformers takes
         ids |= {"decoder_start_token_id": config.special("start"), "max_length": config.context}
     if config.kind != "encoder":

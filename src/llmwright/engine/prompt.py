@@ -79,7 +79,7 @@ def start_ids(model: EncoderDecoder, tokenizer) -> list[int]:
 
 def end_ids(model: Transformer, tokenizer, stop_tokens: Iterable[int | str] = ()) -> frozenset[int]:
     """The tokens that end a text: the tokenizer's, the model's, and `stop_tokens` (ids, or each the text of one)."""
-    known = [tokenizer.eos_id, model.config.special("eos")]
+    known = [tokenizer.eos_id, *model.config.specials("eos")]
     return frozenset([i for i in known if i is not None] + [words.token_id(tokenizer, t) for t in stop_tokens])
 
 
