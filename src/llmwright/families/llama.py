@@ -20,6 +20,7 @@ FOREIGN = {
     "is_encoder_decoder": (False, None), "attn_logit_softcapping": (None,), "final_logit_softcapping": (None,),
     "num_local_experts": (None,), "clip_qkv": (None,), "residual_multiplier": (None, 1), "logits_scaling": (None, 1),
     "attention_multiplier": (None,), "embedding_multiplier": (None, 1), "no_rope_layers": (None,),
+    "rope_interleaved": (False, None),
 }
 NORMS = {"input_layernorm": "attention_norm", "post_attention_layernorm": "feed_forward_norm"}
 MATRICES = {
