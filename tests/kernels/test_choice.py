@@ -54,7 +54,9 @@ def test_the_environment_forces_an_implementation(mode, choosing, monkeypatch):
     monkeypatch.setattr(kernels.fused, "call", native.call)
     choosing(mode)
     kernels.swiglu(torch.ones(2, 3), torch.ones(2, 3))
-    assert set(kernels.using().values()) == {mode}
+    used = kernels.using()
+    assert used.pop("linear_int8") == ("native" if mode == "native" and kernels.int8.here() else "reference")
+    assert set(used.values()) == {mode}
     assert called == (["swiglu_forward"] if mode == "native" else [])
     assert kernels.using("cuda")["attention"] == ("reference" if mode == "reference" else "torch")
 

@@ -16,9 +16,13 @@ from torch.nn import Parameter
 from ..errors import RequestError
 from . import attention as _attention
 from . import cross_entropy as _cross_entropy
-from . import fused, native, plain, reference
+from . import fused, int8, native, plain, reference
+from .int8 import Int8Weight
 
-__all__ = ["attention", "dropout", "linear_cross_entropy", "rms_norm", "rotary", "swiglu", "token_losses", "using"]
+OPERATIONS = (
+    "attention", "dropout", "linear_cross_entropy", "linear_int8", "rms_norm", "rotary", "swiglu", "token_losses",
+)
+__all__ = [*OPERATIONS, "Int8Weight", "int8_weight", "using"]
 
 
 @functools.cache
@@ -35,16 +39,19 @@ def _choose() -> str:
     return "torch"
 
 
-@torch.compiler.assume_constant_result
 def _mode() -> str:
     """"reference", "torch" or "native", chosen once for the process; torch.compile takes it as it stands."""
     return _choose()
 
 
+_mode._dynamo_marked_constant = True  # as torch.compiler.assume_constant_result does, which imports the whole compiler
+
+
 def using(device: str | torch.device = "cpu") -> dict[str, str]:
     """Which implementation each operation has on `device`: "reference", "torch" or "native" (float32, bfloat16)."""
     mode = "torch" if torch.device(device).type != "cpu" and _mode() == "native" else _mode()
-    return {name: mode for name in __all__ if name != "using"}
+    plainly = {} if mode == "native" and int8.here() else {"linear_int8": "reference"}
+    return {name: mode for name in OPERATIONS} | plainly
 
 
 def _native(*tensors: Tensor) -> bool:
@@ -91,6 +98,20 @@ def attention(
     return _attention.plain(q, k, v, mask=mask, causal=causal, **options)
 
 
+def int8_weight(weight: Tensor, bias: Tensor | None = None) -> Int8Weight:
+    """A layer's matrix (F, K) and bias for `linear_int8`."""
+    quantized, scale = reference.quantize_weight(weight.detach())
+    bias = None if bias is None else bias.detach().float()
+    make = int8.packed if using(weight.device)["linear_int8"] == "native" else Int8Weight
+    return make(quantized, scale, bias)
+
+
+def linear_int8(x: Tensor, w: Int8Weight, *, gelu: bool = False) -> Tensor:
+    if w.panels is not None and _native(x):
+        return int8.linear(x, w, gelu)
+    return reference.linear_int8(x, w.weight, w.scale, w.bias, gelu=gelu)
+
+
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100, label_smoothing: float = 0.0
 ) -> Tensor:
@@ -106,5 +127,5 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     return _cross_entropy.token_losses(hidden, weight, targets, use_native=_native(hidden))
 
 
-for _name in __all__[:-1]:
+for _name in OPERATIONS:
     globals()[_name].__doc__ = getattr(reference, _name).__doc__

@@ -85,6 +85,37 @@ def sees(T: int, S: int, window: int | None, device) -> Tensor:
     return near if window is None else near.triu(S - T - window + 1)
 
 
+def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
+    """x · (weight · scale)ᵀ + bias with x in 8 bits too, then GELU if asked (Jacob et al. 2018, sections 2.1-2.3; each row
+    of x by itself, each output's weights by themselves: the vector-wise scheme of Dettmers et al. 2022, section 2.1).
+
+    `x` (..., K); `weight` (F, K) int8, `scale` (F,) float32, as `quantize_weight` gives them; `bias` (F,). A row of x is
+    cut into 255 steps from its least to its greatest number, 0 among them, and 0 stays 0. (..., F), of x's dtype; without
+    gradients.
+    """
+    bytes, zero, step = as_bytes(x)
+    y = ((bytes - zero).double() @ weight.double().T).float() * step * scale  # the sum of the products is exact
+    y = y if bias is None else y + bias.float()
+    return (F.gelu(y) if gelu else y).to(x.dtype)
+
+
+def as_bytes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`x` (..., K) as whole numbers from 0 to 255, float32, and for each row the one that stands for 0 and what a step is
+    worth, both (..., 1): x ≈ (bytes - zero) · step."""
+    x = x.float()
+    low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+    inverse = torch.where(high > low, 255 / (high - low), 0)
+    zero = (-low * inverse).round()
+    return ((x * inverse).round() + zero).clamp(0, 255), zero, (high - low) / 255
+
+
+def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix (F, K) as int8 and one scale a row, (F,) float32: weight ≈ int8 · scale."""
+    weight = weight.float()
+    scale = weight.abs().amax(1) / 127
+    return (weight / scale.clamp(min=1e-30)[:, None]).round().to(torch.int8), scale
+
+
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100, label_smoothing: float = 0.0
 ) -> Tensor:
