@@ -111,7 +111,7 @@ def test_what_we_write_of_it_says_the_same_there(published):
     _, ours, theirs = published
     again = transformers.AutoConfig.for_model(**families.write_config(ours))
     assert families.read_config(again.to_dict()) == ours
-    for key in ("rope_parameters", "layer_types", "sliding_window", "hidden_act", "hidden_activation", "head_dim",
+    for key in ("rope_parameters", "layer_types", "sliding_window", "hidden_act", "head_dim",
                 "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "eos_token_id",
                 "router_aux_loss_coef", "attention_bias", "num_key_value_heads"):
         if not hasattr(theirs.config, key):
