@@ -201,3 +201,15 @@ def test_mask_and_sentinels_stand_where_others_look_for_them(corpus, kind, tmp_p
 
 def test_a_tokenizer_without_them_says_so(trained):
     assert trained["bpe"].mask_id is None and trained["bpe"].sentinel_ids == []
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "bytes"])
+def test_a_closed_tokenizer_ends_a_text_for_other_tools_where_others_begin_it(corpus, kind, tmp_path):
+    from transformers import AutoTokenizer
+
+    for closed, name in ((False, "open"), (True, "closed")):
+        tokenizer = train(corpus, kind, 300, closed=closed)
+        tokenizer.save(tmp_path / name)
+        ids, end = tokenizer.encode("some text"), tokenizer.eos_id
+        assert AutoTokenizer.from_pretrained(tmp_path / name)("some text").input_ids == ([*ids, end] if closed else [end, *ids])
+        assert tokenizer.decode([*ids, end]) == "some text"

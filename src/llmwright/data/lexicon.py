@@ -8,8 +8,9 @@ from ..errors import RequestError
 from ..progress import Progress
 
 
-def make_tokenizer(wanted: recipe.Tokenizer, texts: Iterable[str], progress: Progress):
+def make_tokenizer(wanted: recipe.Tokenizer, texts: Iterable[str], progress: Progress, closed: bool = False):
     """`texts`: the training text, read only where a tokenizer is trained, and at most `wanted.sample_bytes` of it.
+    `closed`: whether a text ends with the end token, as an encoder-decoder reads it, and does not begin with it.
 
     Raises RequestError when the tokenizer that is loaded lacks a token that the recipe needs: a published vocabulary is
     never changed.
@@ -28,7 +29,7 @@ def make_tokenizer(wanted: recipe.Tokenizer, texts: Iterable[str], progress: Pro
     from ..tokens.train import train
 
     return train(_at_most(texts, wanted.sample_bytes), wanted.kind, wanted.vocab_size, progress, mask=wanted.mask,
-                 sentinels=wanted.sentinels)
+                 sentinels=wanted.sentinels, closed=closed or wanted.sentinels > 0)
 
 
 def _at_most(texts: Iterable[str], n_bytes: int):

@@ -98,7 +98,7 @@ def prepare_pairs(data: recipe.Data, tokenizer: recipe.Tokenizer, listings: list
     rule, parts = _split(data, listings, pairs)
     parts[duplicate] = -1
     _check_parts(data, listings, parts)
-    lexicon = make_tokenizer(tokenizer, _sample(pairs, parts == 0, tokenizer.sample_bytes), progress)
+    lexicon = make_tokenizer(tokenizer, _sample(pairs, parts == 0, tokenizer.sample_bytes), progress, closed=True)
     lexicon.save(target / "tokenizer")
     shards = _write(data, pairs, parts, lexicon, target, progress)
     kept = parts >= 0

@@ -31,13 +31,15 @@ WORD_CHARS = 64  # wordpiece looks for the longest match from each place, so lon
 
 
 def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progress: Progress = Progress(),
-          specials: Iterable[str] = (), *, mask: bool = False, sentinels: int = 0) -> Tokenizer:
+          specials: Iterable[str] = (), *, mask: bool = False, sentinels: int = 0,
+          closed: bool = False) -> Tokenizer:
     """Train on `texts`, read once.
 
     vocab_size: tokens in all, special ones included; chars and bytes take what there is and ignore it.
     specials: special tokens beside <|endoftext|> and <|pad|>, for example a chat format's.
     mask: whether there is a mask token. sentinels: how many <extra_id_0>, … there are; as in T5 the first has the
     highest id of all, and so on downwards.
+    closed: <|endoftext|> goes behind a text, as an encoder-decoder reads it, and not in front.
 
     Raises RequestError where the text is empty, or does not support so large a vocabulary.
     """
@@ -48,12 +50,12 @@ def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progr
     own = [END, PAD, *([UNKNOWN] if kind == "chars" else []), *([MASK] if mask else [])]
     special = list(dict.fromkeys([*own, *specials]))
     if kind == "bytes":
-        return _finish(_bytes_tree(), special, 256, sentinels)
+        return _finish(_bytes_tree(), special, 256, sentinels, closed)
     counted = _Counted(texts, progress)
     if kind == "chars":
         characters = sorted(set().union(*map(set, counted)))
         counted.check()
-        return _finish(_chars_tree(special, characters), special, 0, sentinels)
+        return _finish(_chars_tree(special, characters), special, 0, sentinels, closed)
     tree = _learn(kind, vocab_size - sentinels, special, counted)
     counted.check()
     size = len(tree["model"]["vocab"]) + sentinels
@@ -62,7 +64,7 @@ def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progr
                   else f"fewer than the {SMALLEST} a vocabulary needs: give more text")
         raise RequestError(f"tokenizer.vocab_size: {vocab_size} is more than the training text supports: its "
                            f"{counted.bytes:,} bytes give {size} tokens; {advice}")
-    return _finish(tree, special, 0, sentinels)
+    return _finish(tree, special, 0, sentinels, closed)
 
 
 class _Counted:
@@ -141,11 +143,12 @@ def _merge_nothing(vocab: dict[str, int], unknown: str | None) -> dict:
             "vocab": vocab, "merges": []}
 
 
-def _finish(tree: dict, special: list[str], at: int, sentinels: int) -> Tokenizer:
+def _finish(tree: dict, special: list[str], at: int, sentinels: int, closed: bool) -> Tokenizer:
     """Add what is the same for all kinds: special tokens from id `at`, sentinels at the vocabulary's end, the decoder, and
-    <|endoftext|> in front where another tool encodes a text for the model, as every document in training has it."""
+    where another tool encodes a text for the model <|endoftext|> in front, as every document in training has it, or
+    behind (`closed`)."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    first = {"SpecialToken": {"id": END, "type_id": 0}}
+    end = {"SpecialToken": {"id": END, "type_id": 0}}
     one, two = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     fuse = {"type": "Fuse"}
@@ -162,10 +165,11 @@ def _finish(tree: dict, special: list[str], at: int, sentinels: int) -> Tokenize
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": i, "content": token, **flags} for token, i in ids.items()],
+        "added_tokens": [{"id": i, "content": token, **flags, **_space(token, tree)} for token, i in ids.items()],
         "normalizer": None,
         "pre_tokenizer": tree["pre_tokenizer"],
-        "post_processor": {"type": "TemplateProcessing", "single": [first, one], "pair": [first, one, two],
+        "post_processor": {"type": "TemplateProcessing", "single": [one, end] if closed else [end, one],
+                           "pair": [one, two, end] if closed else [end, one, two],
                            "special_tokens": {END: {"id": END, "ids": [ids[END]], "tokens": [END]}}},
         "decoder": decoder,
         "model": model,
@@ -173,3 +177,9 @@ def _finish(tree: dict, special: list[str], at: int, sentinels: int) -> Tokenize
     config = {"bos_token": END, "eos_token": END, "pad_token": PAD}
     config |= {role: token for role, token in (("unk_token", UNKNOWN), ("mask_token", MASK)) if token in special}
     return Tokenizer(full, config)
+
+
+def _space(token: str, tree: dict) -> dict:
+    """In the kinds whose words hold the space before them a mask stands for that space too (as RoBERTa's does)."""
+    merged = tree["model"]["type"] != "BPE" or tree["model"]["merges"]
+    return {"lstrip": True} if token == MASK and merged else {}
