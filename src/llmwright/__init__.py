@@ -37,13 +37,15 @@ def __dir__():
 
 
 def generate(model, prompt, **options):
-    """The text that `model` (from `load`) writes after `prompt`: a string for a string, a list for a list.
+    """The text that `model` (from `load`) writes after `prompt`: a string for a string; a list for a list of prompts,
+    or for n above 1.
 
-    Options: max_tokens, temperature (0 is greedy), top_k, top_p, min_p, seed, stop, on_text. `model.generate` gives the
-    same with token ids, log-probabilities and the reason for the end.
+    Options: max_tokens, n, temperature (0 is greedy), top_k, top_p, min_p, typical, seed, beams, penalties, stop and
+    the others of `LanguageModel.generate`, which gives the same with token ids, log-probabilities and the reason for
+    the end.
     """
     results = model.generate(prompt, **options)
-    return results.text if isinstance(prompt, str) else [result.text for result in results]
+    return [result.text for result in results] if isinstance(results, list) else results.text
 
 
 def perplexity(model, text: str, **options) -> dict:

@@ -1,5 +1,7 @@
 """A task shown in the prompt: what the prompt says, and what a file may hold."""
 
+from pathlib import Path
+
 import pytest
 
 from llmwright.engine.shots import Shots, load
@@ -72,3 +74,8 @@ def test_a_file_that_is_no_task_is_named(file, tmp_path):
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RequestError, match="not UTF-8"):
         load(tmp_path / "b.yaml")
+
+
+def test_the_shipped_task_is_one():
+    task = load(Path(__file__).parents[2] / "recipes" / "shots" / "sentiment.yaml")
+    assert len(task.examples) == 3 and task.prompt("Dull.").endswith("Review: Dull.\nSentiment:")
