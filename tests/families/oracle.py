@@ -94,12 +94,3 @@ def make(case: str, seed: int = 0):
                 scales = ("norm" in name or "ln_" in name) and "gemma" not in case  # Gemma's are stored minus 1
                 p.normal_(1.0 if scales else 0.0, 0.2)
     return model
-
-
-class Numbers:
-    """A tokenizer whose tokens are numbers, for prompts of ids."""
-
-    vocab_size, bos_id, eos_id = 131, None, None
-
-    def decode(self, ids):
-        return "".join(f" {i}" for i in ids)

@@ -15,6 +15,7 @@ import os
 import re
 from pathlib import Path
 
+from llmwright import recipe
 from llmwright.families import FAMILIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
@@ -29,9 +30,32 @@ CHECKS = {  # in the order of the page's columns
     "gradients": "the gradient of the loss, relative to its largest entry",
     "saved": "logits of the directory that we wrote, loaded there",
     "config": "`config.json` through our configuration and back: equal in every field that changes the computation",
-    "trains": "a new model of a recipe learns a batch, and what it saves loads there",
+    "trains": "a new model of a recipe learns a batch; logits of what it saves, loaded there",
     "real weights": "published weights, not random ones",
 }
+
+NOTES = """\
+## In a recipe
+
+`model.family` takes the names above (`gemma3` for Gemma 3's text models). Settings that only some families have:
+
+{settings}
+
+Another family that is given one refuses it, with the reason. Unset, each has its family's own (`families/shapes.py`).
+
+## What else to know
+
+- **Context.** `config.json` gives a scaled context in two ways: beside linear scaling and Llama 3's it is the new one, beside
+  YaRN and dynamic scaling that of the training, and the new one is this times the factor.
+- **Dynamic scaling** turns all rows of a batch by the length of its longest, and keys in a cache stay as they were turned,
+  as in transformers: a text then depends on its neighbours and on the steps in which it was read.
+- **Mixtral's balance loss** is computed for each layer and averaged, as in the paper it comes from (Fedus, Zoph & Shazeer
+  2022); transformers counts all layers as one, so that one layer's favourite expert can make up for another's. With one layer
+  the two are equal. The z-loss's weight is in `router_z_loss_coef`, a key of our own.
+- **Gemma's norms** are stored minus 1, which rounds them at 1: a weight may come back 6e-8 from what it was.
+- **Gemma 3 with pictures** (`model_type: gemma3`) is refused; its text models are `gemma3_text`.
+- **Quantized weights** (`quantization_config`) are refused by name, and so is what a family does not have, such as
+  `use_bidirectional_attention` or the rope scaling `longrope`."""
 
 _described: dict[str, tuple[str, str, str]] = {}
 _records: dict[str, dict[str, float]] = {}
@@ -62,11 +86,12 @@ def compare(where: Path = PAGE) -> list[str]:
         for family, checks in _records.items():
             cells[family] = cells.get(family, {}) | {check: _cell(value) for check, value in checks.items()}
         where.write_text(_page(described, cells), encoding="utf-8")
-    problems = [f"{family}: not described; call table.describe" for family in _records if family not in described]
+    nameless = [family for family in _records if family not in described]  # its own tests say what it is
+    problems = [f"{family}: not described; call table.describe" for family in nameless if _records[family].keys() - {"trains"}]
     problems += [f"{family}: the page describes it otherwise" for family, words in _described.items()
                  if family in described and described[family] != words]
     for family, checks in _records.items():
-        for check, value in checks.items():
+        for check, value in checks.items() if family in described else ():
             said = cells.get(family, {}).get(check)
             if said is None:
                 problems.append(f"{family}: the page has no {check!r}")
@@ -94,13 +119,13 @@ def _number(cell: str) -> float:
 
 
 def _page(described: dict[str, tuple[str, str, str]], cells: dict[str, dict[str, str]]) -> str:
-    order = [family for family in FAMILIES if family in described or family in cells]
+    order = [family for family in FAMILIES if family in described]
     checks = [check for check in CHECKS if any(check in row for row in cells.values())]
     lines = [
         "# Families", "",
         "Published architectures that llmwright reads, trains and writes. `config.json` names one by its `model_type`.", "",
         "| model_type | family | paper | parts |", "|---|---|---|---|",
-        *(f"| `{family}` | {' | '.join(described[family])} |" for family in order if family in described), "",
+        *(f"| `{family}` | {' | '.join(described[family])} |" for family in order), "",
         "## Parity", "",
         "Made by the tests of `tests/families` (`LLMWRIGHT_WRITE_DOCS=1 pytest tests/families`): small random models",
         "in float32, against the transformers library; for a family that it has not, against the paper's equations.",
@@ -109,8 +134,17 @@ def _page(described: dict[str, tuple[str, str, str]], cells: dict[str, dict[str,
         *(f"- **{check}**: {CHECKS[check]}" for check in checks), "",
         f"| | {' | '.join(checks)} |", "|---" * (len(checks) + 1) + "|",
         *(f"| `{family}` | {' | '.join(cells.get(family, {}).get(check, '') for check in checks)} |" for family in order),
+        "", NOTES.format(settings=_settings()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _settings() -> str:
+    """The settings of recipes that not all families have, those with the same families in one line."""
+    alike: dict[str, list[str]] = {}
+    for name, (families, _) in recipe.OWN.items():
+        alike.setdefault(families, []).append(f"`{name}`")
+    return "\n".join(f"- {', '.join(names)}: {', '.join(families.split())}" for families, names in alike.items())
 
 
 def _read(where: Path) -> tuple[dict[str, tuple[str, str, str]], dict[str, dict[str, str]]]:

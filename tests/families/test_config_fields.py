@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from oracle import Numbers
+from number_tokenizer import Numbers
 
 from llmwright import families
 from llmwright.checkpoint import directory

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from oracle import CASES, Numbers, make
+from number_tokenizer import Numbers
+from oracle import CASES, make
 from table import describe, record
 
 from llmwright import families
