@@ -180,6 +180,14 @@ def test_a_wrong_request_is_named(options, said):
         evaluate_text(make(), TOKENIZER, TEXT, **options)
 
 
+def test_a_model_that_does_not_predict_the_next_token_is_refused():
+    encoder = new(families.read_config(dict(
+        model_type="bert", vocab_size=TOKENIZER.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, architectures=["BertForMaskedLM"])))
+    with pytest.raises(RequestError, match="perplexity is a decoder's, .* this model is an encoder"):
+        evaluate_text(encoder, TOKENIZER, TEXT)
+
+
 def test_nothing_to_score_and_a_damaged_model_are_said(tmp_path):
     with pytest.raises(RequestError, match="too short"):
         evaluate_text(make(), TOKENIZER, "")

@@ -176,7 +176,7 @@ def likeliest(log_probs: Tensor, n: int) -> list[list[tuple[int, float]]]:
 
 
 def _top_k(scores: Tensor, p: Tensor, k: Tensor) -> Tensor:
-    k = k.clamp(max=scores.shape[-1])
+    k = k.long().clamp(max=scores.shape[-1])
     best = scores.topk(int(k.max()), dim=-1).values
     return scores >= best.gather(-1, (k - 1).clamp(min=0))
 

@@ -163,6 +163,11 @@ def _windows(ids: torch.Tensor, context: int, stride: int, batch: int) -> Iterat
 
 
 def _context(model: Decoder, context: int | None, stride: int | None) -> int:
+    if not isinstance(model, Decoder):
+        raise RequestError(
+            f"perplexity is a decoder's, which predicts each token from those before it; this model is an "
+            f"{model.config.kind}"
+        )
     context = model.config.context if context is None else context
     if not 1 <= context <= model.config.context:
         raise RequestError(f"context {context} is not allowed: 1 to the model's {model.config.context}")
