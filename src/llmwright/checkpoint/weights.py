@@ -58,7 +58,8 @@ def assemble(
         _fill(model, places, rule, tensor, torch.device(device))
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty_like(buffer, device=device))
+            # not empty_like: of a "meta" tensor that loads SymPy (half a second)
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
     model.fill()
     return model.eval()
 

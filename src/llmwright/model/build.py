@@ -1,6 +1,7 @@
 """From a configuration to a model: empty, or with new weights."""
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from .config import ModelConfig, Relative
 from .decoder import Decoder
@@ -14,7 +15,18 @@ TABLES = ("embed", "positions", "token_types")  # weights whose rows are looked 
 
 def build(config: ModelConfig) -> Transformer:
     """The model of this configuration; its weights are whatever the memory held."""
-    return KINDS[config.kind](config)
+    with _Uninitialized():
+        return KINDS[config.kind](config)
+
+
+class _Uninitialized(TorchFunctionMode):
+    """PyTorch's layers draw weights that nobody asked for; on the "meta" device that even loads its compiler (1 s)."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def new(config: ModelConfig, seed: int = 0) -> Transformer:

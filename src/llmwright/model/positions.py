@@ -118,8 +118,8 @@ class SinusoidalPositions(Scheme):
         self.fill()
 
     def fill(self):
-        places = torch.arange(0, self.d_model, 2, dtype=torch.float64, device=self.frequencies.device)
-        self.frequencies = (10_000 ** (-places / self.d_model)).float()
+        places = torch.arange(0, self.d_model, 2, dtype=torch.float64, device="cpu")
+        self.frequencies = (10_000 ** (-places / self.d_model)).float().to(self.frequencies.device)
 
     def embed(self, x, positions):
         angles = positions[..., None].float() * self.frequencies  # (B or 1, T, D/2)

@@ -24,7 +24,8 @@ def frequencies(spec: Rotary, dim: int, length: int = 0) -> tuple[Tensor, float]
 
     `length`: positions at hand; it matters to the dynamic scheme alone.
     """
-    exponents = torch.arange(0, dim, 2, dtype=torch.float32) / dim  # (dim/2,)
+    # on the CPU even while a model is built without memory: PyTorch loads its compiler to compute on "meta" (1 second)
+    exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim  # (dim/2,)
     plain = spec.theta**-exponents
     s = spec.scaling
     if s is None:
@@ -47,7 +48,7 @@ def frequencies(spec: Rotary, dim: int, length: int = 0) -> tuple[Tensor, float]
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, dim - 1)
         high += 0.001 * (low == high)  # a ramp needs a width
-        ramp = ((torch.arange(dim // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+        ramp = ((torch.arange(dim // 2, dtype=torch.float32, device="cpu") - low) / (high - low)).clamp(0, 1)
         sharpen = s.attention_factor
         if sharpen is None:
             sharpen = 0.1 * math.log(s.factor) + 1 if s.factor > 1 else 1.0
