@@ -12,12 +12,15 @@ structured array, whose dtype is the layout, and returns (n, weights) float32 in
 code, so the results are equal to the bit.
 """
 
+import functools
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-PIECE = 1 << 16  # weights decoded at once: the temporary arrays stay in the processor's cache
+PIECE = 1 << 17  # weights decoded at once: the temporary arrays stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ TYPES: dict[int, BlockType] = {  # by ggml's number
 def decode(data: np.ndarray, kind: BlockType, out: np.ndarray | None = None) -> np.ndarray:
     """The weights in `data` (bytes, uint8) as a flat float32 array, written into `out` where given.
 
-    Works in pieces, so it takes the result's memory and no more than a piece beside it.
+    Works in pieces, on all processors, so it takes the result's memory and no more than a few pieces beside it.
     """
     blocks = data.view(kind.layout)
     if out is None:
@@ -179,7 +182,26 @@ def decode(data: np.ndarray, kind: BlockType, out: np.ndarray | None = None) -> 
         out[:] = blocks
         return out
     rows, step = out.reshape(-1, kind.weights), PIECE // kind.weights
-    with np.errstate(all="ignore"):  # a scale may be infinite; that is the file's business
-        for at in range(0, len(blocks), step):
+
+    def piece(at: int) -> None:
+        with np.errstate(all="ignore"):  # a scale may be infinite; that is the file's business
             rows[at : at + step] = kind.decode(blocks[at : at + step])
+
+    starts = range(0, len(blocks), step)
+    if len(starts) > 1 and _processors() > 1:
+        list(_workers(os.getpid()).map(piece, starts))
+    else:
+        for at in starts:
+            piece(at)
     return out
+
+
+def _processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _workers(process: int) -> ThreadPoolExecutor:
+    """Threads of this process (a fork has none of its parent's); numpy lets them run at once."""
+    return ThreadPoolExecutor(min(_processors(), 8))
