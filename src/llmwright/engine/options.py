@@ -42,7 +42,9 @@ def choose(given: dict, default: Sampling = Sampling(), n: int = 1) -> tuple[Sam
         _contradict("greedy" if greedy else heat, cuts[0], "the likeliest token is taken in any case")
     if greedy or cold or (default.greedy and not heat and not cuts):
         if n > 1:
-            _contradict(f"n {n}", "greedy", "all texts would be the same; for several, give a temperature or beams")
+            raise RequestError(
+                f"n {n} and greedy contradict each other: all texts would be the same; give a temperature, or beams"
+            )
         return replace(chosen, temperature=0.0), None
     defaults = {} if default.greedy else {name: getattr(default, name) for name in ("temperature", *CUTS)}
     return Sampling(**{**defaults, **given}), None
