@@ -401,6 +401,8 @@ class Recipe(Section):
                 f"data.pairs is for train.objective: seq2seq, not {objective}" if pairs else
                 "train.objective: seq2seq learns from pairs: name them under data.pairs"
             )
+        if self.eval.check and objective != "causal":
+            raise ValueError(f"eval.check is for texts that a causal model writes, not for train.objective {objective}")
         needs = {"masked": {"mask": True}, "span": {"sentinels": self.tokenizer.sentinels or 100}}.get(objective, {})
         if needs:
             object.__setattr__(self, "tokenizer", self.tokenizer.model_copy(update=needs))

@@ -177,6 +177,28 @@ def test_a_given_tokenizer_is_used_and_saved(tmp_path):
     assert stored(tmp_path / "one") == stored(tmp_path / "two")
 
 
+def test_a_tokenizer_with_another_token_for_the_end_has_it_behind_every_document(tmp_path):
+    """BERT's [CLS] … [SEP]: a model that is trained on documents reads texts as it will be given them."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijword0123456789", *(f"##{c}" for c in "abcdefghijword0123456789")]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    corpus = write(tmp_path / "in", [story(i) for i in range(60)])
+    prepare(recipe.Data(corpus=corpus), recipe.Tokenizer(path=str(tmp_path / "vocab.txt")), tmp_path / "out")
+    split = DataDir.open(tmp_path / "out").split("train")
+    for i in range(split.n_documents):
+        document = split.document("in", i)
+        assert document[0] == 2 and document[-1] == 3 and (document[1:-1] > 4).all()
+
+
+def test_a_published_tokenizer_without_the_tokens_an_objective_needs_is_refused(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##a\n")
+    corpus, path = write(tmp_path / "in", [story(i) for i in range(60)]), str(tmp_path / "vocab.txt")
+    for wanted, said in (({"mask": True}, "has no mask token, which train.objective masked needs"),
+                         ({"sentinels": 100}, "has no sentinels")):
+        with pytest.raises(RequestError, match=said):
+            prepare(recipe.Data(corpus=corpus), recipe.Tokenizer(path=path, **wanted), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_tokenizer_learns_from_training_text_only_and_from_a_bounded_sample(tmp_path):
     texts = [story(i) + chr(0x4E00 + i) + "\n" for i in range(120)]
     corpus = write(tmp_path / "in", texts)

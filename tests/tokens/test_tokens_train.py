@@ -197,6 +197,10 @@ def test_mask_and_sentinels_stand_where_others_look_for_them(corpus, kind, tmp_p
     assert theirs(text, add_special_tokens=False).input_ids == ids
     if kind != "chars":
         assert tokenizer.decode(tokenizer.encode(text)) == text
+    if kind in ("bpe", "unigram", "wordpiece"):  # there a word holds the space before it, and so does the mask
+        assert tokenizer.encode("the <|mask|> of", specials=True) == [
+            *tokenizer.encode("the"), tokenizer.mask_id, *tokenizer.encode(" of")
+        ]
 
 
 def test_a_tokenizer_without_them_says_so(trained):

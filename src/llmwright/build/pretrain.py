@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,17 +10,12 @@ import torch
 from .. import __version__
 from ..checkpoint.cache import resolve
 from ..checkpoint.directory import load
-from ..data.rows import RowLoader
 from ..data.shards import DataDir
-from ..engine.generate import generate
 from ..engine.sampler import Sampling
 from ..errors import RequestError
-from ..evals.perplexity import evaluate_split
 from ..families.shapes import shape
-from ..model.config import ModelConfig
 from ..model.build import new
-from ..model.decoder import Decoder
-from ..plan.flops import training_flops_per_token
+from ..model.transformer import Transformer
 from ..progress import Progress
 from ..recipe import Model as RecipeModel
 from ..recipe import Recipe
@@ -27,11 +23,11 @@ from ..tokens.load import load as load_tokenizer
 from ..train.job import Job, Outcome
 from ..train.loop import train
 from ..train.machine import describe, pick_device
-from ..train.objectives import OBJECTIVES
 from ..train.run import Run, now
+from .tasks import TASKS, check_kind, longest_context, mixture
 
 
-def make_model(recipe: Recipe, tokenizer) -> Decoder:
+def make_model(recipe: Recipe, tokenizer) -> Transformer:
     """A new model of the recipe's shape, or the one that `model.start_from` names."""
     if recipe.model.start_from:
         return _start_from(recipe, tokenizer)
@@ -40,7 +36,7 @@ def make_model(recipe: Recipe, tokenizer) -> Decoder:
     return new(shape(recipe.model, tokenizer.vocab_size, specials), recipe.seed)
 
 
-def _start_from(recipe: Recipe, tokenizer) -> Decoder:
+def _start_from(recipe: Recipe, tokenizer) -> Transformer:
     path, default = resolve(recipe.model.start_from), RecipeModel()
     for key in RecipeModel.model_fields:
         if key not in ("start_from", "context") and getattr(recipe.model, key) != getattr(default, key):
@@ -57,59 +53,37 @@ def _start_from(recipe: Recipe, tokenizer) -> Decoder:
 def check_shape(recipe: Recipe) -> None:
     """Raise RequestError for an impossible model before any work is done for it."""
     if not recipe.model.start_from:
-        longest_context(recipe, shape(recipe.model, recipe.tokenizer.vocab_size))
+        config = shape(recipe.model, recipe.tokenizer.vocab_size)
+        check_kind(recipe, config)
+        longest_context(recipe, config)
     elif not resolve(recipe.model.start_from).is_dir():
         raise RequestError(f"model.start_from: {recipe.model.start_from}: no such model directory")
 
 
-def longest_context(recipe: Recipe, config: ModelConfig) -> int:
-    """The longest rows of a training: what validation and test use. Raises RequestError beyond the model's context."""
-    train = recipe.train
-    wanted = [train.context or min(recipe.model.context, config.context), *(c for _, c, _ in train.growth)]
-    if max(wanted) > config.context:
-        raise RequestError(f"train: rows of {max(wanted)} tokens are beyond the model's context, {config.context}")
-    return max(wanted)
-
-
-def mixture(recipe: Recipe) -> dict[str, float]:
-    """The shares of the sources: the training's, or the sources' weights."""
-    return recipe.train.mixture or {name: s.weight for name, s in recipe.data.sources().items() if s.weight}
-
-
 def make_job(recipe: Recipe, data: DataDir, run: Run, progress: Progress) -> Job:
     settings = recipe.train
+    if settings.objective != "seq2seq" and data.card.get("documents_are") == "pairs":
+        raise RequestError(f"{data.path}: holds pairs, which train.objective seq2seq learns from, not {settings.objective}")
     data.verify(("train", "val"), progress)
     torch.manual_seed(recipe.seed)  # dropout
     tokenizer = load_tokenizer(data.tokenizer_path)
     model = make_model(recipe, tokenizer).to(pick_device(settings.device))
-    longest = longest_context(recipe, model.config)
-    context = settings.context or min(recipe.model.context, model.config.context)
-    loader = RowLoader(
-        data.split("train"), context, settings.batch, recipe.seed, rows=settings.rows, stride=settings.stride,
-        mixture=mixture(recipe), curriculum=settings.curriculum,
-    )
-    for _, later, rows in settings.growth:  # what would fail later fails now
-        loader.resize(later, rows)
-    loader.resize(context, settings.batch)
-    validation = data.split("val")
-
-    def validate(model):
-        result = evaluate_split(
-            model, tokenizer, validation, context=longest, max_tokens=settings.eval_tokens,
-            batch=max(1, 8192 // longest),
-        )
-        return {"val_loss": result["loss"], "val_bpb": result["bits_per_byte"]}
+    check_kind(recipe, model.config)
+    task = TASKS[settings.objective](recipe, data, tokenizer, model)
+    task.check_prompts([*settings.prompts, *recipe.eval.prompts])
+    loader = task.batches()
+    for note in task.notes():
+        progress.say(note)
+    objective = replace(task.objective, label_smoothing=settings.label_smoothing)
 
     def sample(model):
         sampling = Sampling(temperature=0.8, top_p=0.95, seed=recipe.seed)
-        made = generate(model, tokenizer, settings.prompts, max_tokens=settings.sample_tokens, sampling=sampling)
-        return [(g.prompt, g.text) for g in made]
+        return task.show(model, settings.prompts, settings.sample_tokens, sampling)
 
     return Job(
-        run=run, model=model, loader=loader, objective=OBJECTIVES["causal"], settings=settings, context=context,
-        evaluate=validate, sample=sample if settings.prompts else None, tokenizer=tokenizer,
-        fingerprint={"data": data.fingerprint, "recipe": fingerprint(recipe)},
-        flops_per_token=lambda context: training_flops_per_token(model.config, context), progress=progress,
+        run=run, model=model, loader=loader, objective=objective, settings=settings, context=task.context,
+        evaluate=task.validate, sample=sample if settings.prompts else None, tokenizer=tokenizer,
+        fingerprint={"data": data.fingerprint, "recipe": fingerprint(recipe)}, flops_per_token=task.flops, progress=progress,
     )
 
 

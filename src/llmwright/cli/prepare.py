@@ -11,6 +11,7 @@ def prepare(
     tokenizer: Annotated[str | None, typer.Option(help="A tokenizer to use; default: train one.")] = None,
     kind: Annotated[str, typer.Option(help="bpe, unigram, wordpiece, chars or bytes.")] = "bpe",
     vocab_size: Annotated[int, typer.Option(help="Of the tokenizer to train.")] = 4096,
+    objective: Annotated[str, typer.Option(help="What will be trained on it: masked and span need tokens of their own.")] = "causal",
     set: Annotated[list[str] | None, typer.Option("--set", help="A value of a recipe's data section: near_duplicates=null", metavar="KEY=VALUE")] = None,
     seed: Annotated[int, typer.Option(help="For everything random.")] = 1337,
     json: Annotated[bool, typer.Option("--json", help="Print data.json.")] = False,
@@ -26,7 +27,7 @@ def prepare(
 
     spec = {"kind": kind, "vocab_size": vocab_size} | ({"path": tokenizer} if tokenizer else {})
     recipe = recipes.parse(
-        {"train": {"steps": 1}, "data": {"corpus": list(corpus)}, "tokenizer": spec, "seed": seed},
+        {"train": {"steps": 1, "objective": objective}, "data": {"corpus": list(corpus)}, "tokenizer": spec, "seed": seed},
         [f"data.{item}" for item in set or []], where="prepare",
     )
     card = run(recipe.data, recipe.tokenizer, Path(out), seed=seed, progress=console())

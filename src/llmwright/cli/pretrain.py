@@ -28,5 +28,6 @@ def pretrain(
         final = result["final"]
         print(f"{outcome.state} at step {result['steps']:,} ({result['tokens']:,} tokens, {result['seconds']:.0f} s)")
         if final:
-            print(f"validation loss {final['val_loss']:.4f} nats a token, {final['val_bpb']:.4f} bits a byte")
+            more = f"{final['val_bpb']:.4f} bits a byte" if "val_bpb" in final else f"{final['val_accuracy']:.1%} right"
+            print(f"validation loss {final['val_loss']:.4f} nats a token, {more}")
         print(f"model: {loaded.directory / 'model'}")

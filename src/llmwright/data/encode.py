@@ -79,7 +79,7 @@ class Encoder:
         jobs = (
             TokenizeTask(b.path, self.corpus.sizes[b.first : b.first + b.n], parts[b.first : b.first + b.n],
                          self.data.fractions, self.out / "tokenizer", self.tokenizer.vocab_size,
-                         begin_id(self.tokenizer), self.overlap, table, b.first)
+                         begin_id(self.tokenizer), end_id(self.tokenizer), self.overlap, table, b.first)
             for b in batches.values()
         )
         for job, out in workers.map("llmwright.data.work:tokenize_batch", jobs):
@@ -131,3 +131,9 @@ def begin_id(tokenizer) -> int:
             return i
     raise RequestError("tokenizer.path: this tokenizer has no token that begins or ends a text, so documents cannot be "
                        "told apart; give one with a bos_token or an eos_token in tokenizer_config.json")
+
+
+def end_id(tokenizer) -> int | None:
+    """The id that stands behind every document, where it is not the one before it: BERT's [SEP], Llama's </s>. A model
+    that never saw it would not know how to end a text."""
+    return tokenizer.eos_id if tokenizer.eos_id != begin_id(tokenizer) else None

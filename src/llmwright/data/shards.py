@@ -6,6 +6,7 @@ pairs: first token in this shard, UTF-8 bytes of the text). Its checksum in `dat
 file's bytes followed by the second's. A stored document begins with the end-of-text id, which is also the beginning
 of text: `[eot] t1 … tn`. So the token after any token in the concatenated shards is its target, at a document's end
 too, and a split is read through one address space: source after source, shard after shard, one more eot at the end.
+Where a tokenizer begins and ends texts with two different tokens, eot is the first, and the other is the document's last.
 """
 
 import json

@@ -91,6 +91,7 @@ class TokenizeTask:
     tokenizer: Path
     vocab_size: int
     begin_id: int  # stands before every document
+    end_id: int | None  # and behind it, where the tokenizer has another token for that
     overlap: int  # words in a row; 0: not looked for
     table: Path | None  # the filter of the evaluation text; None while that text itself is tokenized
     first: int  # the number of the first document
@@ -129,7 +130,7 @@ def tokenize_batch(task: TokenizeTask) -> Tokenized:
     dtype = token_dtype(task.vocab_size)
     out = Tokenized([], [], [], [np.array(p, np.int64) for p in places])
     for part in range(3):
-        tokens, lengths = encode_texts(tokenizer, texts[part], dtype, task.begin_id)
+        tokens, lengths = encode_texts(tokenizer, texts[part], dtype, task.begin_id, task.end_id)
         out.tokens.append(tokens)
         out.lengths.append(lengths)
         out.n_bytes.append(np.array([len(text) for text in texts[part]], np.int64))
@@ -140,16 +141,21 @@ def tokenize_batch(task: TokenizeTask) -> Tokenized:
     return out
 
 
-def encode_texts(tokenizer, texts: list[bytes], dtype: np.dtype, begin_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens of the texts one after another, each behind its `begin_id`; and their lengths with it, (N,)."""
+def encode_texts(tokenizer, texts: list[bytes], dtype: np.dtype, begin_id: int, end_id: int | None = None
+                 ) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of the texts one after another, each behind its `begin_id` and before its `end_id` if there is one; and
+    their lengths with these, (N,)."""
     arrays = tokenizer.encode_batch([text.decode() for text in texts]) if texts else []
-    lengths = np.array([len(a) + 1 for a in arrays], np.int64)
+    ends = 0 if end_id is None else 1
+    lengths = np.array([len(a) + 1 + ends for a in arrays], np.int64)
     tokens = np.empty(int(lengths.sum()), dtype)
     at = 0
-    for array in arrays:
+    for array, length in zip(arrays, lengths.tolist()):
         tokens[at] = begin_id
         tokens[at + 1 : at + 1 + len(array)] = array
-        at += 1 + len(array)
+        if end_id is not None:
+            tokens[at + length - 1] = end_id
+        at += length
     return tokens, lengths
 
 

@@ -23,7 +23,8 @@ def prompt_ids(model: Transformer, tokenizer, prompt: str | Sequence[int], bound
     """
     source = isinstance(model, EncoderDecoder)
     if isinstance(prompt, str):
-        text = [int(i) for i in tokenizer.encode(prompt)]
+        # a source may hold sentinels: <extra_id_0> marks a span to be written
+        text = [int(i) for i in tokenizer.encode(prompt, specials=source and bool(tokenizer.sentinel_ids))]
         end = _first(tokenizer.eos_id, model.config.special("eos"))
         if source:
             ids = text if end is None or not text else [*text, end]
