@@ -42,6 +42,30 @@ def test_a_model(model_dir, capsys):
     assert any(f"{count:,}" in line for line in lines)
 
 
+SMALL = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "intermediate_size": 48, "max_position_embeddings": 256}
+
+
+@pytest.mark.parametrize("config, said", [
+    ({"model_type": "mixtral", **SMALL, "num_local_experts": 3}, "feed-forward 48 × 3 experts, 2 a token"),
+    ({"model_type": "gemma2", **SMALL, "head_dim": 16, "sliding_window": 64},
+     "256 tokens; 2 of 4 layers see a window of 64"),
+    ({"model_type": "llama", **SMALL, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+     "1,024 tokens, yarn rope scaling from 256"),
+    ({"model_type": "t5", "vocab_size": 60, "d_model": 32, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
+      "d_kv": 8, "d_ff": 48}, "3 encoder and 2 decoder layers, 32 wide"),
+    ({"model_type": "bert", "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+      "intermediate_size": 48}, "bert (encoder)"),
+], ids=lambda value: value["model_type"] if isinstance(value, dict) else "")
+def test_what_is_special_about_a_family(config, said, tmp_path, capsys):
+    model = new(families.read_config(config))
+    directory.save(model, tmp_path / "m")
+    found, lines = answer(capsys, tmp_path / "m")
+    assert any(said in line for line in lines), lines
+    assert found["parameters"] == sum(p.numel() for p in model.parameters())
+    assert (found["active_parameters"] < found["parameters"]) == (config["model_type"] == "mixtral")
+
+
 def test_a_model_whose_tokenizer_cannot_be_used(model_dir, capsys):
     assert answer(capsys, model_dir)[0]["tokenizer_fault"] is None
     file = model_dir / "tokenizer.json"

@@ -61,3 +61,15 @@ def test_the_z_loss_is_kept_in_our_own_key(tmp_path):
     config = families.read_config(c)
     assert (config.experts.z_loss, config.experts.balance_loss) == (0.01, 0)
     assert families.read_config(families.write_config(config)) == config
+
+
+def test_recomputed_activations_give_the_routers_the_same_gradients(tmp_path):
+    ours = load(make("mixtral"), tmp_path).train()
+    gradients = []
+    for recompute in (False, True):
+        ours.set_activation_checkpointing(recompute)
+        ours.zero_grad()
+        hidden = ours.hidden(IDS)
+        (ours.cross_entropy(hidden, IDS) / IDS.numel() + ours.auxiliary_loss()).backward()
+        gradients.append([p.grad.clone() for p in ours.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients))

@@ -76,10 +76,15 @@ def _model_file(path: Path) -> dict:
 def _shape(path: Path, config, files: list[Path], dtypes: Counter) -> dict:
     from ..plan.parameters import parameters
 
-    a, counted = config.attention, parameters(config)
+    a, counted, experts = config.attention, parameters(config), config.experts
+    scaling, windows = getattr(config.positions, "scaling", None), [w for w in config.windows if w]
     return {
-        "kind": "model", "path": str(path), "family": config.family, "parameters": counted.total,
-        "parts": counted.parts, "layers": config.n_layers, "d_model": config.d_model, "d_ff": config.feed_forward.d_ff,
+        "kind": "model", "path": str(path), "family": config.family, "transformer": config.kind,
+        "parameters": counted.total, "active_parameters": counted.active, "parts": counted.parts,
+        "encoder_layers": config.n_encoder_layers, "experts": experts and experts.n_experts,
+        "active_experts": experts and experts.n_active, "window": windows[0] if windows else None,
+        "windowed_layers": len(windows), "rope_scaling": scaling and scaling.kind,
+        "original_context": scaling and scaling.original_context, "layers": config.n_layers, "d_model": config.d_model, "d_ff": config.feed_forward.d_ff,
         "heads": a.n_heads, "kv_heads": a.n_kv_heads, "head_dim": a.head_dim, "context": config.context,
         "vocab_size": config.vocab_size, "tied": config.tie_embeddings,
         "dtype": "+".join(name for name, _ in dtypes.most_common()) or None,
@@ -220,13 +225,23 @@ def _model_lines(m: dict) -> list[tuple[str, str]]:
     tokenizer = m["tokenizer_file"] or "none in this directory"
     if m["tokenizer_fault"]:
         tokenizer += f", which cannot be used: {m['tokenizer_fault']}"
+    layers = f"{m['layers']} layers"
+    if m["encoder_layers"]:
+        layers = f"{m['encoder_layers']} encoder and {m['layers']} decoder layers"
+    experts = f" × {m['experts']} experts, {m['active_experts']} a token" if m["experts"] else ""
+    active = f", {m['active_parameters']:,} of them active for a token" if m["experts"] else ""
+    context = f"{m['context']:,} tokens"
+    if m["rope_scaling"]:
+        context += f", {m['rope_scaling']} rope scaling from {m['original_context']:,}"
+    if m["window"]:
+        context += f"; {m['windowed_layers']} of {m['layers']} layers see a window of {m['window']:,}"
     return [
-        ("family", m["family"]),
-        ("parameters", f"{m['parameters']:,}"),
+        ("family", f"{m['family']} ({m['transformer']})"),
+        ("parameters", f"{m['parameters']:,}{active}"),
         ("", parts),
-        ("shape", f"{m['layers']} layers, {m['d_model']} wide, feed-forward {m['d_ff']}"),
+        ("shape", f"{layers}, {m['d_model']} wide, feed-forward {m['d_ff']}{experts}"),
         ("heads", f"{m['heads']} of width {m['head_dim']}, {m['kv_heads']} for keys and values"),
-        ("context", f"{m['context']:,} tokens"),
+        ("context", context),
         ("vocabulary", f"{m['vocab_size']:,}, head {'tied to the embedding' if m['tied'] else 'of its own'}"),
         ("weights", size if m["files"] else "none: neither safetensors nor pytorch_model.bin"),
         ("tokenizer", tokenizer),
