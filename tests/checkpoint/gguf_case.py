@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from llmwright.checkpoint import directory
-from llmwright.tokens.gguf_tokenizer import NAMES
+from llmwright.tokens.gguf_pre_tokenizers import NAMES
 from llmwright.tokens.tokenizer import Tokenizer
 from llmwright.tokens.train import train
 

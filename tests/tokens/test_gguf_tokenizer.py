@@ -9,7 +9,7 @@ import pytest
 
 from llmwright.errors import RequestError
 from llmwright.tokens import gguf_tokenizer
-from llmwright.tokens.gguf_tokenizer import NAMES, PRE_TOKENIZERS
+from llmwright.tokens.gguf_pre_tokenizers import NAMES, PRE_TOKENIZERS, WHOLE_WORDS_FIRST
 from llmwright.tokens.load import load
 from llmwright.tokens.tokenizer import Tokenizer
 
@@ -122,7 +122,7 @@ def test_a_published_tokenizer_comes_back_the_same(shared, name):
 @pytest.mark.parametrize("pre", ["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "bloom", "falcon"])
 def test_a_name_is_found_for_what_it_names(pre):
     tree = gguf_case.tokenizer(pre).tree
-    whole = pre in gguf_tokenizer.WHOLE_WORDS_FIRST
+    whole = pre in WHOLE_WORDS_FIRST
     tree = {**tree, "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
             "model": {**tree["model"], "ignore_merges": whole}}
     values = gguf_tokenizer.write(Tokenizer(tree), 420)

@@ -2,57 +2,20 @@
 
 The metadata `tokenizer.ggml.*` hold the tokens by id, their types, and either
 
-- merges, and the *name* of the pattern that cuts text first (`model` is "gpt2", byte-level BPE): the pattern itself is
-  written into llama.cpp, so a name that is not in the table below is refused, never guessed;
+- merges, and the *name* of the pattern that cuts text first (`model` is "gpt2", byte-level BPE): a name that
+  `gguf_pre_tokenizers.py` does not know is refused, never guessed;
 - or scores (`model` is "llama"): a SentencePiece BPE model taken apart, which is put together again here.
 """
 
 import json
 
 from ..errors import RequestError
-from . import anatomy, bulk, bytelevel, sentencepiece_model
+from . import anatomy, around, bytelevel, sentencepiece_model
+from .gguf_pre_tokenizers import BEGINS, NAMES, NORMALIZED, WHOLE_WORDS_FIRST, byte_level, name_of
 from .tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # as in SentencePiece
 ROLES = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
-
-_LLAMA3, _QWEN2 = bulk._GPT4 % "{1,3}", bulk._GPT4 % ""
-_WORD_CASE = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-              r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-              r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-
-
-def _split(pattern: str) -> dict:
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-
-
-def _bytes(use_regex: bool) -> dict:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
-_DIGITS = {"type": "Digits", "individual_digits": True}
-_BLOOM = " ?[^(\\s|[.,!?…。，、।۔،])]+"
-# What llama.cpp calls the ways to cut text → the steps of the published tokenizer.json. Of several names for the same
-# steps, the first is the one to write.
-PRE_TOKENIZERS: dict[tuple[str, ...], list[dict]] = {
-    ("gpt-2", "phi-2", "olmo", "mpt", "jais", "trillion", "mellum"): [_bytes(True)],
-    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"): [_DIGITS, _bytes(True)],
-    ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"): [_split(_LLAMA3), _bytes(False)],
-    ("dbrx", "smaug-bpe"): [_split(_LLAMA3), _bytes(False)],
-    ("qwen2", "deepseek-r1-qwen", "megrez"): [_split(_QWEN2), _bytes(False)],
-    ("stablelm2", "hunyuan"): [_split(_QWEN2), _bytes(False)],
-    ("tekken",): [_split(_WORD_CASE), _bytes(False)],
-    ("bloom", "poro-chat", "gpt3-finnish"): [_split(_BLOOM), _bytes(False)],
-    ("falcon",): [{"type": "Punctuation", "behavior": "Contiguous"}, _bytes(True),
-                  {"type": "Digits", "individual_digits": False}, _split("[0-9][0-9][0-9]")],
-    # files from before there were names; no published tokenizer does this
-    ("default",): [_split(r"[\p{P}\$\+<=>\^~\|]+"), _split(bulk.GPT2), _split(r"\p{N}+"), _split("[0-9][0-9][0-9]"),
-                   _bytes(False)],
-}
-NAMES = {name: steps for names, steps in PRE_TOKENIZERS.items() for name in names}
-WHOLE_WORDS_FIRST = {*(n for names in PRE_TOKENIZERS if "llama-bpe" in names for n in names), "tekken"}  # ignore_merges
-BEGINS = WHOLE_WORDS_FIRST  # those of which llama.cpp puts bos before a text unless told
-NORMALIZED = {n for names in PRE_TOKENIZERS if "qwen2" in names for n in names}  # NFC, as Qwen publishes it
 
 
 def read(metadata) -> tuple[dict, dict]:
@@ -152,7 +115,7 @@ def _bpe(metadata, tokens, types, ids) -> tuple[dict, dict, bool]:
                          if types[i] in (CONTROL, USER_DEFINED, UNKNOWN, UNUSED)],
         "normalizer": {"type": "NFC"} if pre in NORMALIZED else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": NAMES[pre]} if len(NAMES[pre]) > 1 else NAMES[pre][0],
-        "decoder": _bytes(True),
+        "decoder": byte_level(True),
         "model": {"type": "BPE", "dropout": None, "unk_token": unk, "continuing_subword_prefix": None,
                   "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
                   "ignore_merges": pre in WHOLE_WORDS_FIRST, "vocab": vocabulary, "merges": merges},
@@ -201,7 +164,7 @@ def write(tokenizer: Tokenizer, rows: int, pre: str | None = None) -> dict:
     entries: dict = {}
     exact = True
     if tokenizer.byte_level:
-        found = _name(tree)
+        found = name_of(tree)
         exact = pre in (None, found)
         if pre is not None and pre not in NAMES:
             raise RequestError(f"--pre {pre!r} is not known; known: {', '.join(NAMES)}")
@@ -212,15 +175,22 @@ def write(tokenizer: Tokenizer, rows: int, pre: str | None = None) -> dict:
         entries |= {"model": "gpt2", "pre": pre or found, "merges": [
             merge if isinstance(merge, str) else " ".join(merge) for merge in tree["model"]["merges"]]}
     else:
+        if pre is not None:
+            raise RequestError(f"--pre {pre}: that is for byte-level BPE; this is a SentencePiece tokenizer")
+        if not tree["model"].get("byte_fallback"):
+            raise RequestError("a BPE tokenizer that neither works on bytes nor falls back to them has no place in a "
+                               "GGUF file")
         entries |= {"model": "llama", "scores": _scores(tree, rows), "add_space_prefix": _space_prefix(tree)}
     tokens, types = _tokens(tokenizer, rows)
     entries |= {"tokens": tokens, "token_type": types}
     for role, name in ROLES.items():
         if (i := getattr(tokenizer, f"{role}_id")) is not None:
             entries[f"{name}_token_id"] = i
-    first, last = _marks(tree)
-    entries["add_bos_token"] = config.get("add_bos_token", tokenizer.bos_id is not None and first == tokenizer.bos_id)
-    entries["add_eos_token"] = config.get("add_eos_token", tokenizer.eos_id is not None and last == tokenizer.eos_id)
+    whole = around.read(tree).single
+    for role, (mark, _) in (("bos", whole[0]), ("eos", whole[-1])):
+        said, i = config.get(f"add_{role}_token"), getattr(tokenizer, f"{role}_id")
+        there = i is not None and not isinstance(mark, str) and i in mark
+        entries[f"add_{role}_token"] = said if isinstance(said, bool) else there
     written = {f"tokenizer.ggml.{key}": value for key, value in entries.items()}
     if not exact:
         written["tokenizer.huggingface.json"] = json.dumps(tree, ensure_ascii=False)
@@ -247,43 +217,6 @@ def _tokens(tokenizer: Tokenizer, rows: int) -> tuple[list[str], list[int]]:
     return tokens, types
 
 
-def _marks(tree: dict) -> tuple[int | None, int | None]:
-    """The ids that go before and after a text."""
-    found: list[int | None] = [None, None]
-    processors = tree.get("post_processor") or {}
-    for step in processors.get("processors", [processors]):
-        if step.get("type") == "TemplateProcessing" and step["single"]:
-            for place in (0, -1):
-                if name := step["single"][place].get("SpecialToken", {}).get("id"):
-                    found[place] = step["special_tokens"][name]["ids"][0]
-    return found[0], found[1]
-
-
-def _key(steps: list[dict]) -> list[tuple]:
-    """What matters of the steps that cut a text."""
-    keys = []
-    for step in steps:
-        kind = step["type"]
-        if kind == "Split":
-            keys.append((kind, *step["pattern"].items(), step["behavior"], bool(step.get("invert"))))
-        else:
-            told = ("use_regex", "add_prefix_space", "individual_digits", "behavior")
-            keys.append((kind, *(step.get(key) for key in told)))
-    return keys
-
-
-def _name(tree: dict) -> str | None:
-    """llama.cpp's name for the way `tree` cuts text."""
-    normalizers = [step["type"] for step in anatomy.components(tree.get("normalizer"))]
-    steps = _key([{"use_regex": True, **s} if s["type"] == "ByteLevel" else s
-                  for s in anatomy.components(tree.get("pre_tokenizer"))])
-    for (name, *_), known in PRE_TOKENIZERS.items():
-        if (steps == _key(known) and bool(tree["model"].get("ignore_merges")) == (name in WHOLE_WORDS_FIRST)
-                and normalizers == (["NFC"] if name in NORMALIZED else [])):
-            return name
-    return None
-
-
 def _space_prefix(tree: dict) -> bool:
     """Whether a space is put before the text. RequestError where spaces are treated as llama.cpp cannot."""
     prefix = False
@@ -301,11 +234,9 @@ def _space_prefix(tree: dict) -> bool:
 
 def _scores(tree: dict, rows: int) -> list[float]:
     """SentencePiece joins the pair whose result scores best: minus the place of the first merge that makes a token."""
-    vocabulary = anatomy.model_vocabulary(tree)
-    scores = [0.0] * max(rows, len(anatomy.token_list(tree)))
-    for place, merge in enumerate(tree["model"]["merges"]):
+    vocabulary, merges = anatomy.model_vocabulary(tree), tree["model"]["merges"]
+    scores = [-float(len(merges))] * max(rows, len(anatomy.token_list(tree)))
+    for place, merge in reversed(list(enumerate(merges))):
         left, right = merge.split(" ") if isinstance(merge, str) else merge
-        i = vocabulary[left + right]
-        if not scores[i]:
-            scores[i] = -float(place + 1)
+        scores[vocabulary[left + right]] = -float(place)
     return scores
