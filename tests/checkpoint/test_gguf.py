@@ -2,6 +2,8 @@
 
 import re
 import struct
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from dataclasses import fields
@@ -90,6 +92,28 @@ def test_smollm2_answers(smollm2):
     result = generate(model.model, model.tokenizer, [ids], max_tokens=3, sampling=Sampling(temperature=0.0))[0]
     assert result.text.startswith(" Paris.")
     assert "<|im_start|>" in gguf.read(smollm2).chat_template
+
+
+MEMORY = """
+import sys, torch
+from llmwright.checkpoint import gguf
+from llmwright.engine import language_model
+
+def kilobytes(key):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1])
+
+before = kilobytes("VmRSS")
+model, tokenizer = gguf.load(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
+print(1024 * (kilobytes("VmHWM") - before), sum(p.nbytes for p in model.parameters()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the memory of a process")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_takes_the_memory_of_the_loaded_weights_and_little_more(smollm2, dtype):
+    done = subprocess.run([sys.executable, "-c", MEMORY, smollm2, dtype], capture_output=True, text=True, check=True)
+    peak, weights = map(int, done.stdout.split())
+    assert peak < 1.3 * weights, f"{peak / weights:.2f}"
 
 
 # damaged and hostile files
