@@ -74,7 +74,7 @@ def _explain(error: Exception) -> int:
 def _app():
     import typer
 
-    from . import build, evaluate, export, generate, info, plan, prepare, pretrain, pull
+    from . import build, embed, evaluate, export, generate, info, plan, prepare, pretrain, pull
 
     app = typer.Typer(
         add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -88,6 +88,7 @@ def _app():
     app.command("pretrain")(pretrain.pretrain)
     app.command("eval")(evaluate.evaluate)
     app.command("export")(export.export)
+    app.command("embed")(embed.embed)
     app.command("generate")(generate.generate)
     app.command("info")(info.info)
 
