@@ -32,6 +32,25 @@ def test_a_file_has_the_logits_of_transformers(case, tmp_path):
     torch.testing.assert_close(again(IDS), gguf_case.theirs(case)(IDS).logits, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind, dtype", [("f16", torch.float16), ("bf16", torch.bfloat16)])
+def test_halves_are_read_as_they_are(kind, dtype, tmp_path):
+    model = gguf_case.ours("gemma2", tmp_path / "m")
+    gguf_write.save(model, tmp_path / "x.gguf", tokenizer=gguf_case.tokenizer(), kind=kind)
+    again = dict(gguf.load(tmp_path / "x.gguf")[0].named_parameters())
+    for name, p in model.named_parameters():
+        assert again[name].dtype == torch.float32
+        torch.testing.assert_close(again[name], p.to(dtype).float() if p.ndim > 1 else p, rtol=0, atol=1e-6)
+
+
+def test_blocks_are_held_in_bfloat16_where_asked(tmp_path):
+    model = gguf_case.ours("qwen3", tmp_path / "m")
+    gguf_write.save(model, tmp_path / "x.gguf", tokenizer=gguf_case.tokenizer(), kind="f32")
+    wanted = directory.load(tmp_path / "m", dtype=torch.bfloat16).state_dict()
+    again = gguf.load(tmp_path / "x.gguf", dtype=torch.bfloat16)[0].state_dict()
+    assert wanted.keys() == again.keys()
+    assert all(torch.equal(again[name], wanted[name]) and again[name].dtype == wanted[name].dtype for name in wanted)
+
+
 @pytest.mark.parametrize("case", ["llama", "llama 3", "mistral", "mixtral", "gemma3", "gpt2", "bloom", "falcon 40b"])
 def test_nothing_of_the_configuration_is_lost_but_what_serves_training(case, tmp_path):
     config = gguf_case.ours(case, tmp_path / "m").config

@@ -19,6 +19,7 @@ from llmwright.engine.sampler import Sampling
 from llmwright.errors import RequestError, WorkError
 from llmwright.families.names import to_published
 from llmwright.model.build import new
+from llmwright.progress import Progress
 
 PROMPT = list(range(5, 45))
 CONTINUE = """
@@ -136,6 +137,15 @@ def test_what_llama_cpp_cannot_compute_is_refused(tmp_path, change, said):
     with pytest.raises(RequestError, match=said):
         gguf_write.save(new(config), tmp_path / "x.gguf", tokenizer=gguf_case.tokenizer())
     assert not (tmp_path / "x.gguf").exists()
+
+
+def test_where_llama_cpp_computes_something_else_is_said(tmp_path):
+    told = []
+    progress = Progress()
+    progress.say = told.append
+    gguf_write.save(gguf_case.ours("mistral", tmp_path / "m"), tmp_path / "x.gguf", tokenizer=gguf_case.tokenizer(),
+                    progress=progress)
+    assert told == ["llama.cpp knows no window for this architecture: beyond 90 tokens its texts differ"]
 
 
 # the command

@@ -79,7 +79,7 @@ def _qwen(model_type: str):
 
 # Gemma: norms with their 1 added; two of each around every part from the second on
 
-_PLUS_ONE = Change(lambda t, c: t + 1, lambda t, c: t - 1)
+_PLUS_ONE = Change(lambda t, c: t + 1, lambda t, c: t.float() - 1)
 _GEMMA = "gelu_pytorch_tanh"
 _SANDWICH = _COMMON | {
     "blk.{i}.post_attention_norm": _LAYER + "post_attention_layernorm",

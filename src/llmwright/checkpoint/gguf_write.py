@@ -51,8 +51,7 @@ def save(
     """Write `model` and `tokenizer` at `path`, atomically, its matrices as `kind`: f32, f16, bf16, q8_0 or q4_0.
 
     `pre`: see `tokens.gguf_tokenizer.write`. `name`: what the file says it is. `chat_template`: default, the one in the
-    tokenizer's configuration. Raises RequestError where llama.cpp has
-    no such family, tokenizer or setting.
+    tokenizer's configuration. Raises RequestError where llama.cpp has no such family, tokenizer or setting.
     """
     if kind not in FORMATS:
         raise RequestError(f"GGUF type {kind!r} cannot be written; these can: {', '.join(FORMATS)}")
