@@ -1,7 +1,9 @@
 """What is written as GGUF is what ggml's own package reads, and llama.cpp gives the same greedy text with it."""
 
+import contextlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import gguf as peer
 import gguf_case
@@ -13,6 +15,7 @@ import transformers
 import llmwright as lw
 from llmwright import families
 from llmwright.checkpoint import directory, gguf, gguf_write
+from llmwright.checkpoint.files import disk_errors
 from llmwright.cli import run
 from llmwright.engine.generate import generate
 from llmwright.engine.sampler import Sampling
@@ -120,6 +123,18 @@ def test_numbers_too_large_for_float16_are_said_and_nothing_is_left(tmp_path):
     with pytest.raises(WorkError, match="blk.1.ffn_up.weight has numbers beyond float16's 65504; choose"):
         gguf_write.save(model, tmp_path / "out" / "x.gguf", tokenizer=gguf_case.tokenizer(), kind="f16")
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here to play the full disk")
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def full(path):
+        with disk_errors(path):
+            yield Path("/dev/full")
+
+    monkeypatch.setattr(gguf_write, "new_file", full)
+    with pytest.raises(WorkError, match=r"x\.gguf: the disk is full"):
+        gguf_write.save(gguf_case.ours("qwen2", tmp_path / "m"), tmp_path / "x.gguf", tokenizer=gguf_case.tokenizer())
 
 
 @pytest.mark.parametrize("change, said", [

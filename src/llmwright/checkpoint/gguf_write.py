@@ -83,9 +83,12 @@ def save(
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             with progress.task("writing", sum(t.nbytes for t in tensors), "B") as task:
-                for t in tensors:
+                file = writer.fout[0]
+                writer.write_padding(file, file.tell())
+                for t in tensors:  # written here: numpy's own writing does not say why the system refused it
                     data = encode(t.make(), t.format, t.name)
-                    writer.write_tensor_data(data)
+                    file.write(np.ascontiguousarray(data).data.cast("B"))
+                    writer.write_padding(file, data.nbytes)
                     task.advance(data.nbytes)
         finally:
             writer.close()
