@@ -1,5 +1,6 @@
 """What the transformer promises, whatever the family."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -149,6 +150,14 @@ def test_low_precision_holds_the_matrices_and_nothing_else(model):
         low = name in model.matrices() or (name.endswith("bias") and "norm" not in name)
         assert p.dtype == (torch.bfloat16 if low else torch.float32), name
     assert model(ids(1, 4)).dtype == torch.float32
+
+
+def test_tables_in_low_precision_give_the_logits_that_rounding_them_each_time_gives(model):
+    other = copy.deepcopy(model).set_dtype(torch.bfloat16, tables=True)
+    model.set_dtype(torch.bfloat16)
+    assert other.head_weight.dtype == other.embed.weight.dtype == torch.bfloat16
+    assert (other.head_weight is other.embed.weight) == (model.head_weight is model.embed.weight)
+    assert torch.equal(other(ids(2, 9)), model(ids(2, 9)))
 
 
 def test_the_matrices_are_those_of_the_blocks(model):

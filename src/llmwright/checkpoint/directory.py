@@ -54,7 +54,7 @@ def write_into(folder: Path, config: ModelConfig, weights: dict[str, Tensor], *,
 
 
 def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Transformer:
-    """The model in the directory `path`, its blocks' matrices in `dtype`.
+    """The model in the directory `path`, its tables and matrices in `dtype`.
 
     Raises RequestError when a file is missing or damaged, the family is not supported, or weights are missing,
     left over or of another shape than the configuration says.

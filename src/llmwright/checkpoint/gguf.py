@@ -46,7 +46,7 @@ def read(path: Path | str) -> Contents:
 def load(
     path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> tuple[Transformer, Tokenizer]:
-    """The model, its blocks' matrices in `dtype`, and its tokenizer."""
+    """The model, its tables and matrices in `dtype`, and its tokenizer."""
     contents = read(path)
     try:
         config = families.read_config(contents.config)

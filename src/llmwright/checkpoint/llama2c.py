@@ -59,7 +59,7 @@ def read_config(path: Path | str) -> dict:
 
 
 def load(path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Transformer, Tokenizer]:
-    """The model, its blocks' matrices in `dtype`, and its tokenizer, from a file beside it.
+    """The model, its tables and matrices in `dtype`, and its tokenizer, from a file beside it.
 
     Raises RequestError when the file is not as long as its header says, or no tokenizer is there.
     """

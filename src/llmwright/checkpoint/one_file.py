@@ -32,7 +32,7 @@ def _format(path: Path):
 
 
 def load(path: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Transformer, Tokenizer]:
-    """The model, its blocks' matrices in `dtype`, and its tokenizer. Raises RequestError for a file that is neither
+    """The model, its tables and matrices in `dtype`, and its tokenizer. Raises RequestError for a file that is neither
     format, or damaged."""
     return _format(path).load(path, dtype=dtype, device=device)
 

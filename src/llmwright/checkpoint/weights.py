@@ -41,7 +41,8 @@ def assemble(
     config: ModelConfig, stored: Iterable[Stored], where: Path, *, dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> Transformer:
-    """A model of `config` with the weights of `stored`, its blocks' matrices in `dtype`. `where`: what a message names.
+    """A model of `config` with the weights of `stored`, its tables and its blocks' matrices in `dtype`. `where`: what a
+    message names.
 
     Raises RequestError when a weight is missing, left over, there twice, of another shape than the configuration calls
     for, or not a floating-point number; nothing was allocated then.
@@ -51,7 +52,7 @@ def assemble(
         config = fit(config, {tensor.name for tensor in stored})
     with torch.device("meta"):
         model = build(config)
-    model.set_dtype(dtype)
+    model.set_dtype(dtype, tables=True)
     chosen = match(config, stored, {name: p.shape for name, p in model.named_parameters()}, where)
     places = _places(model)
     for rule, tensor in chosen:

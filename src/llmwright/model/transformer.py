@@ -8,8 +8,8 @@ from .head import Head
 
 
 class Transformer(nn.Module):
-    """Embedding tables, head and norms stay in float32; `dtype` is what the blocks compute in, the dtype of their
-    matrices (`set_dtype`). `stacks` are the model's one or two stacks of blocks."""
+    """Norms stay in float32, and in training embedding tables and head too; `dtype` is what the blocks compute in, the
+    dtype of their matrices (`set_dtype`). `stacks` are the model's one or two stacks of blocks."""
 
     config: ModelConfig
     embed: nn.Embedding
@@ -34,7 +34,7 @@ class Transformer(nn.Module):
 
     def embeddings(self, input_ids: Tensor) -> Tensor:
         """`input_ids` (B, T) int64 → (B, T, D)."""
-        x = self.embed(input_ids)
+        x = self.embed(input_ids).float()
         return x if self.config.embedding_scale == 1 else x * self.config.embedding_scale
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -68,8 +68,16 @@ class Transformer(nn.Module):
         inside = {id(p) for block in self.all_blocks for p in block.parameters()}
         return {name: p for name, p in self.named_parameters() if p.ndim == 2 and id(p) in inside}
 
-    def set_dtype(self, dtype: torch.dtype) -> "Transformer":
-        """Hold the blocks' matrices and their biases in `dtype` and compute in it."""
+    def set_dtype(self, dtype: torch.dtype, tables: bool = False) -> "Transformer":
+        """Hold the blocks' matrices and their biases in `dtype` and compute in it.
+
+        `tables`: the rows of embeddings and head too. They are read in `dtype` in any case; held so, a generated token
+        does not wait for the whole vocabulary's rows to be converted. For a model that is not trained.
+        """
+        if tables:
+            self.embed.to(dtype)
+            if self.head is not None and self.head.weight is not None:
+                self.head.weight.data = self.head.weight.data.to(dtype)
         for stack in self.stacks:
             stack.compute_dtype = dtype
             for module in stack.blocks.modules():
