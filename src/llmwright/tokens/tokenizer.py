@@ -176,7 +176,7 @@ class Tokenizer:
 def _library(tree: dict):
     from tokenizers import Tokenizer as Library
 
-    return Library.from_str(json.dumps({**tree, "truncation": None, "padding": None}))
+    return Library.from_str(json.dumps({**tree, "truncation": None, "padding": None}, ensure_ascii=False))
 
 
 def _valid(text: str) -> str:
