@@ -114,3 +114,10 @@ def test_a_link_moves_in_one_step(tmp_path):
         (tmp_path / name).mkdir()
         point(tmp_path / "last", name)
         assert os.readlink(tmp_path / "last") == name
+
+
+def test_others_may_read_what_was_saved(tmp_path):
+    directory.save(new(families.read_config(CONFIG)), tmp_path / "m")
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in (tmp_path / "m").iterdir()} == {
+        file.name: "0o644" for file in (tmp_path / "m").iterdir()
+    }

@@ -50,6 +50,7 @@ def choosing(monkeypatch):
 @pytest.mark.parametrize("mode", ["reference", "torch", pytest.param("native", marks=needs_native)])
 def test_the_environment_forces_an_implementation(mode, choosing, monkeypatch):
     called = []
+    kernels.int8.here()  # asks the kernels once and remembers: before they are replaced
     monkeypatch.setattr(native, "call", lambda name, *_: called.append(name))
     monkeypatch.setattr(kernels.fused, "call", native.call)
     choosing(mode)

@@ -91,6 +91,8 @@ def new_directory(path: Path):
         try:
             yield aside
             for file in sorted(aside.rglob("*")):
+                if file.is_file():
+                    os.chmod(file, 0o644)  # safetensors writes for its owner alone; a served model has other readers
                 sync(file)
             sync(aside)
             os.chmod(aside, 0o755)
