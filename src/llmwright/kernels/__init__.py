@@ -16,11 +16,13 @@ from torch.nn import Parameter
 from ..errors import RequestError
 from . import attention as _attention
 from . import cross_entropy as _cross_entropy
+from . import layer_norm as _layer_norm
 from . import fused, int8, native, plain, reference
 from .int8 import Int8Weight
 
 OPERATIONS = (
-    "attention", "dropout", "linear_cross_entropy", "linear_int8", "rms_norm", "rotary", "swiglu", "token_losses",
+    "attention", "dropout", "layer_norm", "linear_cross_entropy", "linear_int8", "rms_norm", "rotary", "swiglu",
+    "token_losses",
 )
 __all__ = [*OPERATIONS, "Int8Weight", "int8_weight", "using"]
 
@@ -70,6 +72,14 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if _native(x):
         return fused.rms_norm(x, weight, eps)
     return (reference if _mode() == "reference" else plain).rms_norm(x, weight, eps)
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, added: Tensor | None = None
+) -> Tensor:
+    if _native(x) and (added is None or _native(x, added)):
+        return _layer_norm.layer_norm(x, weight, bias, eps, added)
+    return (reference if _mode() == "reference" else plain).layer_norm(x, weight, bias, eps, added)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

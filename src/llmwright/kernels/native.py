@@ -29,6 +29,7 @@ DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 SIGNATURES = {
     "rms_norm_forward": "pplpfppi", "rms_norm_backward": "pppplppppli",
     "rotary": "pplpplfpi", "swiglu_forward": "plplllpi", "swiglu_backward": "plplplllppi",
+    "layer_norm_forward": "plplllppfppppi", "layer_norm_backward": "plplllppppppli",
     "linear_int8": "plllpppplipi", "linear_int8_here": "p",
     "dropout": "pllfpi", "cross_entropy": "plllplpii", "attention_forward": "pppppp", "attention_backward": "ppppppppp",
 }

@@ -19,6 +19,20 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (x32 * weight.float()).to(x.dtype)
 
 
+def layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, added: Tensor | None = None
+) -> Tensor:
+    """(s - mean(s)) / sqrt(var(s) + eps) · weight + bias over the last dimension, of s = x + added; statistics in float32
+    (Ba, Kiros & Hinton 2016, equation 4).
+
+    `x`, `added` (..., D) of one dtype; `weight`, `bias` (D,) of any floating dtype; the result has x's shape and dtype.
+    """
+    s = x.float() if added is None else x.float() + added.float()
+    centred = s - s.mean(-1, keepdim=True)
+    y = centred * torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + eps) * weight.float()
+    return (y if bias is None else y + bias.float()).to(x.dtype)
+
+
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the channel pairs (c, c + C/2) by their position's angles (Su et al. 2021, equation 34; the half-split
     pairing of the published Llama weights).

@@ -52,10 +52,10 @@ class PostNormBlock(Block):
     """norm(x + attention x), then norm(x + feed_forward x)."""
 
     def forward(self, x, geometry, cache=None, memory=None):
-        x = self.attention_norm(x + self.dropout(self.attention(x, geometry, cache)))
+        x = self.attention_norm(x, self.dropout(self.attention(x, geometry, cache)))
         if self.cross_attention is not None:
-            x = self.cross_attention_norm(x + self.dropout(self.cross_attention(x, memory)))
-        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+            x = self.cross_attention_norm(x, self.dropout(self.cross_attention(x, memory)))
+        return self.feed_forward_norm(x, self.dropout(self.feed_forward(x)))
 
 
 class SandwichBlock(Block):

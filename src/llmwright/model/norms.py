@@ -1,7 +1,6 @@
 """Normalization: RMSNorm (Zhang & Sennrich 2019) and LayerNorm (Ba, Kiros & Hinton 2016)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
@@ -15,8 +14,9 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        return kernels.rms_norm(x, self.weight, self.eps)
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Of `x`, or of the sum of both."""
+        return kernels.rms_norm(x if added is None else x + added, self.weight, self.eps)
 
 
 class LayerNorm(nn.Module):
@@ -27,9 +27,9 @@ class LayerNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.layer_norm(x, x.shape[-1:], self.weight.to(x.dtype), bias, self.eps)
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Of `x`, or of the sum of both."""
+        return kernels.layer_norm(x, self.weight, self.bias, self.eps, added)
 
 
 def build(spec: Norm, width: int) -> nn.Module:
