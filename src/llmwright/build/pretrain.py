@@ -70,8 +70,8 @@ def make_job(recipe: Recipe, data: DataDir, run: Run, progress: Progress) -> Job
     model = make_model(recipe, tokenizer).to(pick_device(settings.device))
     check_kind(recipe, model.config)
     task = TASKS[settings.objective](recipe, data, tokenizer, model)
-    task.check_prompts([*settings.prompts, *recipe.eval.prompts])
     loader = task.batches()
+    task.check_prompts([*settings.prompts, *recipe.eval.prompts])
     for note in task.notes():
         progress.say(note)
     objective = replace(task.objective, label_smoothing=settings.label_smoothing)
