@@ -45,7 +45,7 @@ def score(data: Path, model: str, length_penalty: float) -> None:
     import llmwright
 
     loaded = llmwright.load(model)
-    print(f"| captions | decoding | BLEU | lower-cased | seconds |\n|---|---|---|---|---|")
+    print("| captions | decoding | BLEU | lower-cased | seconds |\n|---|---|---|---|---|")
     for split in ("val", "test"):
         sources, references = (lines(data / f"{SPLITS[split]}.{language}.gz") for language in ("de", "en"))
         for name, options in (("greedy", {}), ("beam 4", {"beams": 4, "length_penalty": length_penalty})):
@@ -69,15 +69,16 @@ def main() -> None:
     parser.add_argument("--score", metavar="MODEL")
     parser.add_argument("--length-penalty", type=float, default=1.0)
     asked = parser.parse_intermixed_args()
-    missing = [f"{name}.{l}.gz" for name in SPLITS.values() for l in ("de", "en") if not (asked.data / f"{name}.{l}.gz").is_file()]
-    if missing:
-        raise SystemExit(f"{asked.data}: there is no {missing[0]}")
+    for file in (asked.data / f"{name}.{language}.gz" for name in SPLITS.values() for language in ("de", "en")):
+        if not file.is_file():
+            raise SystemExit(f"{file}: there is no such file")
     print(machine())
     if asked.score is None:
         start = time.perf_counter()
         result = train(asked.data, asked.out, asked.overrides)["result"]
-        print(f"{time.perf_counter() - start:,.0f} s in all, {result['seconds']:,.0f} s of steps: {result['steps']:,} steps, "
-              f"{result['tokens_per_second']:,.0f} target tokens/s, validation loss {result['final']['val_loss']:.4f}")
+        print(f"{time.perf_counter() - start:,.0f} s in all, {result['seconds']:,.0f} s of them training: "
+              f"{result['steps']:,} steps, {result['tokens_per_second']:,.0f} tokens/s (both sides), "
+              f"validation loss {result['final']['val_loss']:.4f}")
     score(asked.data, asked.score or asked.out, asked.length_penalty)
 
 
