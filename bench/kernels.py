@@ -33,6 +33,23 @@ def row(title, ours, others, inputs, clock, rounds=9, **keywords):
             torch.autograd.grad(y, inputs, gradient.to(y.dtype))
             if turn:  # the first warms up
                 times.setdefault(name, []).append(1e3 * (clock() - start))
+    show(title, times)
+
+
+def forward(title, runs, clock, rounds=9):
+    """One line of the table, without gradients."""
+    times = {}
+    with torch.inference_mode():
+        for turn in range(rounds + 1):
+            for name, f in runs.items():
+                start = clock()
+                f()
+                if turn:
+                    times.setdefault(name, []).append(1e3 * (clock() - start))
+    show(title, times)
+
+
+def show(title, times):
     median = {name: sorted(t)[len(t) // 2] for name, t in times.items()}
     mine = median.pop("ours")
     rest = ", ".join(f"{name} {value:.2f}" for name, value in median.items())
@@ -56,6 +73,11 @@ def main():
             others = {"reference": reference.rms_norm, "F.rms_norm": plain.rms_norm}
             inputs = [random(*shape), torch.randn(shape[-1])]
             row(f"rms_norm {shape} {name}", kernels.rms_norm, others, inputs, clock, eps=1e-6)
+        inputs = [random(4096, 384), torch.randn(384), torch.randn(384), random(4096, 384)]
+        others = {title: lambda x, w, b, added, f=f: f(x, w, b, 1e-12, added) for title, f in
+                  (("reference", reference.layer_norm), ("F.layer_norm", plain.layer_norm))}
+        row(f"layer_norm of a sum (4096, 384) {name}", lambda x, w, b, added: kernels.layer_norm(x, w, b, 1e-12, added),
+            others, inputs, clock)
         cos, sin = torch.randn(2, 1, 256, 32)
         others = {"reference": reference.rotary}
         row(f"rotary (16, 256, 4, 64) {name}", kernels.rotary, others, [random(16, 256, 4, 64)], clock, cos=cos, sin=sin)
@@ -72,6 +94,16 @@ def main():
         inputs, targets = [random(4096, 384) / 5, torch.randn(8192, 384) / 5], torch.randint(0, 8192, (4096,))
         title = f"linear_cross_entropy (4096, 384), V 8192 {name}"
         row(title, kernels.linear_cross_entropy, others, inputs, clock, rounds=3, targets=targets)
+    print("\n| forward, ms | ours | PyTorch | times faster |\n|---|---|---|---|")
+    for K, outputs, gelu in ((384, 384, False), (384, 1536, True), (1536, 384, False)):
+        x, weight, bias = torch.randn(4096, K), torch.randn(outputs, K) / K**0.5, torch.randn(outputs)
+        small, act = kernels.int8_weight(weight, bias), F.gelu if gelu else lambda y: y
+        half, halves = x.bfloat16(), (weight.bfloat16(), bias.bfloat16())
+        forward(f"linear_int8 (4096, {K}) to {outputs}{', GELU' * gelu}", {
+            "ours": lambda: kernels.linear_int8(half, small, gelu=gelu),
+            "F.linear bfloat16": lambda: act(F.linear(half, *halves)),
+            "F.linear float32": lambda: act(F.linear(x, weight, bias)),
+        }, clock)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from .test_build import TREE, recipe
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN = re.compile(r"^ {4}(?:\.venv/bin/)?(llmwright .+)$|`(llmwright [^`]+)`", re.M)
-NOT_RUN = {"design.md": "the plan of the whole project, ahead of the code", "plan.md": "run by tests/plan", "pull.md": "needs the hub"}
+NOT_RUN = {"design.md": "the plan of the whole project, ahead of the code", "plan.md": "run by tests/plan", "pull.md": "needs the hub",
+           "embed.md": "run by tests/engine"}
 PAIRS = ["tokenizer.vocab_size=400", "model.d_model=32"]  # the few pairs of the test support no more
 SMALLER = ["train.steps=2", "eval.completions=0", "eval.check=null", "eval.tokens=500", "train.tensorboard=false", "train.batch=2"]
 
