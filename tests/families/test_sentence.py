@@ -114,6 +114,17 @@ def test_what_is_not_supported_is_one_clear_line(files, said, tmp_path):
     assert said in str(caught.value).replace("max and mean", "mean and max") and "\n" not in str(caught.value)
 
 
+def test_info_says_how_states_become_a_vector(tmp_path, capsys):
+    from llmwright.cli import run
+
+    prompts = {"prompts": {"query": "ask: "}}
+    write(tmp_path / "m", pooling=OLD_MEAN, limit={"max_seq_length": 32}, prompts=prompts)
+    assert run(["info", str(tmp_path / "m")]) == 0
+    out = capsys.readouterr().out
+    assert "sentences      the mean of the states at length 1, of at most 32 tokens; prompts query (llmwright embed)" in out
+    assert "131, no head: it ends in states" in out
+
+
 def test_a_module_outside_the_directory_is_not_read(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "config.json").write_text('{"pooling_mode": "lasttoken"}')

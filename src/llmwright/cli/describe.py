@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import RequestError
@@ -86,7 +87,8 @@ def _shape(path: Path, config, files: list[Path], dtypes: Counter) -> dict:
         "windowed_layers": len(windows), "rope_scaling": scaling and scaling.kind,
         "original_context": scaling and scaling.original_context, "layers": config.n_layers, "d_model": config.d_model, "d_ff": config.feed_forward.d_ff,
         "heads": a.n_heads, "kv_heads": a.n_kv_heads, "head_dim": a.head_dim, "context": config.context,
-        "vocab_size": config.vocab_size, "tied": config.tie_embeddings,
+        "vocab_size": config.vocab_size, "tied": config.tie_embeddings if config.head else None,
+        "sentence": config.sentence and asdict(config.sentence),
         "dtype": "+".join(name for name, _ in dtypes.most_common()) or None,
         "bytes": sum(file.stat().st_size for file in files), "files": [file.name for file in files],
     }
@@ -235,6 +237,7 @@ def _model_lines(m: dict) -> list[tuple[str, str]]:
         context += f", {m['rope_scaling']} rope scaling from {m['original_context']:,}"
     if m["window"]:
         context += f"; {m['windowed_layers']} of {m['layers']} layers see a window of {m['window']:,}"
+    heads = {True: "head tied to the embedding", False: "head of its own", None: "no head: it ends in states"}
     return [
         ("family", f"{m['family']} ({m['transformer']})"),
         ("parameters", f"{m['parameters']:,}{active}"),
@@ -242,10 +245,18 @@ def _model_lines(m: dict) -> list[tuple[str, str]]:
         ("shape", f"{layers}, {m['d_model']} wide, feed-forward {m['d_ff']}{experts}"),
         ("heads", f"{m['heads']} of width {m['head_dim']}, {m['kv_heads']} for keys and values"),
         ("context", context),
-        ("vocabulary", f"{m['vocab_size']:,}, head {'tied to the embedding' if m['tied'] else 'of its own'}"),
+        ("vocabulary", f"{m['vocab_size']:,}, {heads[m['tied']]}"),
+        *([("sentences", _sentence(m["sentence"], m["context"]))] if m["sentence"] else []),
         ("weights", size if m["files"] else "none: neither safetensors nor pytorch_model.bin"),
         ("tokenizer", tokenizer),
     ]
+
+
+def _sentence(how: dict, context: int) -> str:
+    pooled = {"mean": "the mean of the states", "max": "each channel's maximum", "first": "the first state"}[how["pooling"]]
+    length = " at length 1" if how["normalize"] else ""
+    prompts = f"; prompts {', '.join(name for name, _ in how['prompts'])}" if how["prompts"] else ""
+    return f"{pooled}{length}, of at most {how['max_tokens'] or context:,} tokens{prompts} (llmwright embed)"
 
 
 def _run_lines(r: dict) -> list[tuple[str, str]]:

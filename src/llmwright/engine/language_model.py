@@ -12,6 +12,7 @@ from ..errors import RequestError
 from ..model.transformer import Transformer
 from ..tokens import load as load_tokenizer
 from ..tokens.tokenizer import Tokenizer
+from . import precision
 from .embed import embed
 from .fill_mask import Filling, fill_mask
 from .generate import Generation, generate
@@ -107,16 +108,19 @@ def model_directory(path: Path | str) -> Path:
 def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
     """The model and tokenizer in a model directory, a run directory, a GGUF file or one of llama2.c's.
 
-    `dtype`: what the blocks compute in, float32 or bfloat16. Raises RequestError that names what is missing or damaged.
+    `dtype`: what the blocks compute in, float32 or bfloat16; an encoder on the CPU also int8. Raises RequestError that
+    names what is missing or damaged.
     """
-    if dtype not in DTYPES:
+    if dtype not in (*DTYPES, "int8"):
         raise RequestError(f"dtype {dtype!r} is not supported: it must be {' or '.join(DTYPES)}")
-    place = model_directory(path)
+    place, stored = model_directory(path), DTYPES.get(dtype, torch.float32)
     if place.is_dir():
-        model = directory.load(place, dtype=DTYPES[dtype], device=device)
+        model = directory.load(place, dtype=stored, device=device)
         tokenizer = load_tokenizer.load(place)
     else:
-        model, tokenizer = one_file.load(place, dtype=DTYPES[dtype], device=device)
+        model, tokenizer = one_file.load(place, dtype=stored, device=device)
+    if dtype == "int8":
+        precision.set_precision(model, dtype)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise RequestError(
             f"{place}: its tokenizer has {tokenizer.vocab_size} tokens and its model {model.config.vocab_size}: "

@@ -15,7 +15,7 @@ from .. import kernels
 from ..errors import RequestError
 from ..model.encoder import Encoder
 from ..model.feedforward import ACTIVATIONS, FeedForward
-from .embed import embed
+from .embed import check, embed
 
 DTYPES = ("float32", "bfloat16", "int8")
 LAYER_TOKENS = 1024  # that one layer is measured with
@@ -39,6 +39,7 @@ def set_precision(model: Encoder, dtype: str) -> None:
     """Make `model`, which is in float32, compute in `dtype`, one of DTYPES. A model in 8 bits has no weights to save."""
     if dtype not in DTYPES:
         raise RequestError(f"dtype {dtype!r} is not supported: it must be auto, {', '.join(DTYPES[:-1])} or int8")
+    check(model)
     if dtype == "int8" and model.device.type != "cpu":
         raise RequestError("int8 is for the CPU; on a GPU take bfloat16")
     if dtype == "int8":
