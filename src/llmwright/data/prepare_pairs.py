@@ -111,7 +111,6 @@ def prepare_pairs(data: recipe.Data, tokenizer: recipe.Tokenizer, listings: list
     for part in made["splits"].values():  # shards count texts; people count pairs
         for total in (part, *part["sources"].values()):
             total["documents"] //= 2
-    none = {"documents": 0, "bytes": 0}
     return {
         **made, "documents_are": "pairs",
         "sources": {x.name: {"path": ", ".join(str(p) for p in x.parts["train"].paths), "bytes": pairs.raw_bytes[x.name],
@@ -123,9 +122,7 @@ def prepare_pairs(data: recipe.Data, tokenizer: recipe.Tokenizer, listings: list
                          if not name.startswith((*LIMITS, "pairs in"))},
             "dropped": {name: {"documents": counts[name], "bytes": counts[f"{name} bytes"]} for name in LIMITS},
             "exact_duplicates": count(duplicate),
-            "near_duplicates": none,
             "kept": count(kept),
-            "overlap": {**none, "tokens": 0, "examples": []},
         },
         "split": rule,
         "examples": _examples(pairs, kept),

@@ -135,6 +135,8 @@ def training(lines: list[dict]) -> dict:
         _small(lines, "tokens_per_second", "speed", "Tokens/s", "var(--ink-2)", "%{y:,.0f}", smoothed=True),
         _small(lines, "grad_norm", "grad", "Gradient norm", "var(--ink-2)", "%{y:.3g}", log=True, smoothed=True),
     ]
+    if len(column(lines, "val_accuracy")[1]) > 1:
+        small.append(_small(lines, "val_accuracy", "accuracy", "Right on validation text", "var(--val)", "%{y:.1f} %", scale=100))
     _, mfu = column(lines, "mfu")
     # a batch without a finite loss is written as null, or as the bare NaN that Python's json reads back
     skipped = sum("loss" in l and not math.isfinite(l["loss"] if l["loss"] is not None else math.nan) for l in lines)

@@ -10,7 +10,8 @@ from .series import number
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 LABELS = {
     "min_chars": "too short", "max_line_chars": "lines too long", "min_letter_share": "too few letters",
-    "max_repeated_line_share": "repeated lines", "overlap": "overlap with test text",
+    "max_repeated_line_share": "repeated lines", "overlap": "overlap with test text", "empty": "an empty side",
+    "max_chars": "too long", "max_ratio": "sides too unequal",
 }
 REPAIRS_SHOWN = 8
 
@@ -21,9 +22,16 @@ def data(run: Path) -> dict:
     rule = (card.get("split") or {}).get("rule")
     return {
         "sources": _sources(card), **_steps(card.get("steps") or {}), "splits": _splits(card),
-        "rule": "Each document cut into its first, middle and last part" if rule == "tail" else "Split by document",
+        "unit": str(card.get("documents_are") or "documents").removesuffix("s"), "rule": "Each document cut into its first, middle and last part" if rule == "tail" else _rule(card),
         "examples": [text[:1500] for text in example_texts(card)[:3]],
     }
+
+
+def _rule(card: dict) -> str:
+    published = (card.get("split") or {}).get("published")
+    if published:
+        return f"Split as published ({', '.join(SPLITS.get(part, part) for part in published)})"
+    return "Split by source" if card.get("documents_are") == "pairs" else "Split by document"
 
 
 def example_texts(card: dict) -> list[str]:
@@ -60,7 +68,7 @@ def _sources(card: dict) -> list[dict]:
         rows.append({
             "name": name, "path": str(source.get("path", "")),
             "read": _show(source.get("bytes"), "B"), "files": _counted(source.get("files"), "file"),
-            "kept": _show(size, "B") if size else "", "documents": _counted(documents, "document"),
+            "kept": _show(size, "B") if size else "", "documents": _counted(documents, str(card.get("documents_are") or "documents").removesuffix("s")),
             "tokens": _show(tokens), "per_token": f"{size / tokens:.2f} bytes each" if size and tokens else "",
         })
     return rows
@@ -81,7 +89,7 @@ def _steps(steps: dict) -> dict:
     repaired = {name: n for name, n in (steps.get("repaired") or {}).items() if n}
     if repaired:
         most = sorted(repaired.items(), key=lambda item: -item[1])[:REPAIRS_SHOWN]
-        notes.append("Documents repaired: " + ", ".join(f"{name} in {n:,}" for name, n in most) + ".")
+        notes.append("Repaired: " + ", ".join(f"{name} in {n:,}" for name, n in most) + ".")
     idle = [_label(name) for name in drops if name not in hit]
     if idle:
         notes.append("Nothing to remove: " + ", ".join(idle) + ".")

@@ -13,7 +13,7 @@ import numpy as np
 
 from .inputs import Missing
 
-NAMES = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight", "embed_tokens.weight")
+ENDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "shared.weight")  # of a table's name
 COUNTED_TOKENS = 4_000_000  # enough to rank the most frequent few hundred
 
 
@@ -27,7 +27,7 @@ def read_table(path: Path) -> np.ndarray:
         try:
             with safe_open(file, "pt") as tensors:
                 names = list(tensors.keys())
-                known = [name for name in NAMES if name in names]
+                known = [name for ending in ENDINGS for name in names if name.endswith(ending)]
                 only = names if len(names) == 1 else []  # the table saved at the start stands alone in its file
                 for name in known or only:
                     return tensors.get_tensor(name).to(torch.float32).numpy()

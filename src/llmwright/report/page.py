@@ -50,7 +50,7 @@ def render(run: Path, task) -> str:
 
     sections = {
         "training": section(lambda: curves.training(read_lines(run / "metrics.jsonl"))),
-        "samples": section(text.samples, run),
+        "samples": section(text.samples, run, summary.objective_of(recipe) == "causal"),
         "test": section(text.test, run),
         "data": section(datacard.data, run),
         "cost": section(costs.costs, run),

@@ -1,5 +1,6 @@
 """The page's words: what this model is, the figures a reader looks for first, and what to try next."""
 
+import json
 import math
 import os
 import shlex
@@ -10,7 +11,18 @@ from .datacard import training_size
 from .figures import duration, moment, percent
 from .series import number
 
-FAMILIES = {"llama": "Llama", "qwen3": "Qwen3", "gpt2": "GPT-2"}
+FAMILIES = {
+    "llama": "Llama", "mistral": "Mistral", "mixtral": "Mixtral", "qwen2": "Qwen2", "qwen3": "Qwen3", "gemma": "Gemma",
+    "gemma2": "Gemma 2", "gemma3": "Gemma 3", "gpt2": "GPT-2", "bloom": "BLOOM", "falcon": "Falcon", "palm": "PaLM",
+    "bert": "BERT", "roberta": "RoBERTa", "t5": "T5", "marian": "Marian",
+}
+KINDS = {"masked": "text encoder", "span": "text-to-text model", "seq2seq": "text-to-text model"}
+HIDDEN = {"masked": "Masks filled right", "span": "Span tokens right", "seq2seq": "Target tokens right"}
+
+
+def objective_of(recipe: dict) -> str:
+    train = recipe.get("train") if isinstance(recipe.get("train"), dict) else {}
+    return str(train.get("objective") or "causal")
 
 
 def lede(recipe, plan, card, result) -> str:
@@ -19,7 +31,7 @@ def lede(recipe, plan, card, result) -> str:
     family = FAMILIES.get(shape.get("family"), shape.get("family"))
     parameters = plan.get("parameters") if isinstance(plan.get("parameters"), dict) else {}
     size = f"{amount(number(parameters['total']), '').strip()}-parameter " if number(parameters.get("total")) > 0 else ""
-    words = f"A {size}{family + '-style ' if family else ''}language model"
+    words = f"A {size}{family + '-style ' if family else ''}{KINDS.get(objective_of(recipe), 'language model')}"
     if shape.get("n_layers") and shape.get("d_model"):
         words += f", {shape['n_layers']} layers deep and {shape['d_model']} wide"
     size, _ = training_size(card)
@@ -53,6 +65,9 @@ def headline(sections: dict, result: dict) -> list[dict]:
     if not figures:
         add("Bits per byte", final.get("val_bpb"), "{:.3f}".format, note="on validation text")
         add("Validation loss", final.get("val_loss"), "{:.3f}".format, "nats", "per token")
+    hidden = HIDDEN.get(str(scores.get("objective")))
+    if hidden:
+        add(hidden, scores.get("accuracy"), percent, note=tested)
     add("Perplexity", scores.get("perplexity_per_token"), "{:.1f}".format, note="per token, same text")
     checked = f"of {scores['check_n']} completions" if scores.get("check_n") else "of sampled completions"
     if math.isfinite(number(scores.get("parse_share_of_text"))):  # cut at the same length, real code does not all parse
@@ -74,6 +89,7 @@ def headline(sections: dict, result: dict) -> list[dict]:
 def test_facts(scores: dict) -> list[tuple[str, str]]:
     shown = (
         ("Bits per byte", "bits_per_byte", "{:.4f}".format), ("Perplexity per token", "perplexity_per_token", "{:.2f}".format),
+        (HIDDEN.get(str(scores.get("objective")), "Right"), "accuracy", percent),
         ("Loss per token", "loss", "{:.4f} nats".format), ("Test tokens", "tokens", lambda v: amount(v, "")),
         ("Parse as Python", "parse_share", percent),
         ("Real code, cut alike", "parse_share_of_text", percent),
@@ -118,6 +134,10 @@ def next_steps(run: Path, recipe: dict, result: dict) -> list[dict]:
     own = f" out={shlex.quote(str(recipe['out']) + '-notes')}" if recipe.get("out") else ""
     twice = {"why": "Train twice as long, and compare the two reports.",
              "command": f"{call} build {path} name={shlex.quote(f'{name}-longer')} {longer(train)}{out}"}
+    objective = objective_of(recipe)
+    if objective != "causal":
+        return [_use(objective, f"{call} generate {model} {prompt}"), *([] if result.get("state") == "early" else [twice]),
+                _elsewhere(objective, here / "model", prompts)]
     return [
         {"why": "Let it write.", "command": f"{call} generate {model} {prompt}"},
         *([] if result.get("state") == "early" else [twice]),  # its loss had stopped falling
@@ -129,3 +149,20 @@ def next_steps(run: Path, recipe: dict, result: dict) -> list[dict]:
          "command": f"python -c \"from transformers import pipeline; print(pipeline('text-generation', '{here / 'model'}')"
                     f"('def ')[0]['generated_text'])\""},
     ]
+
+
+def _use(objective: str, command: str) -> dict:
+    why = {"masked": "Let it fill masks.", "span": "Let it write the missing spans.", "seq2seq": "Let it write targets."}
+    return {"why": why.get(objective, "Let it write."), "command": command}
+
+
+def _elsewhere(objective: str, model: Path, prompts: list[str]) -> dict:
+    """Loading it in transformers."""
+    path, prompt = json.dumps(str(model)), json.dumps(prompts[0] if prompts else "text", ensure_ascii=False)
+    if objective == "masked":
+        code = f'from transformers import pipeline; print(pipeline("fill-mask", {path})("The <|mask|> is"))'
+    else:
+        code = (f"from transformers import AutoModelForSeq2SeqLM as M, AutoTokenizer as T; p = {path}; t = T.from_pretrained(p); "
+                f'x = t({prompt}, return_tensors="pt", return_token_type_ids=False); '
+                "print(t.decode(M.from_pretrained(p).generate(**x)[0]))")
+    return {"why": "Load it in any tool that reads Hugging Face directories.", "command": f"python -c {shlex.quote(code)}"}
