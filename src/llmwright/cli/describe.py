@@ -134,6 +134,7 @@ def _run(path: Path) -> dict:
         "kind": "run", "path": str(path), "state": state, "step": newest.get("step"),
         "tokens": newest.get("tokens"), "seconds": newest.get("time"), "loss": newest.get("loss"),
         "val_loss": measured.get("val_loss"), "val_bpb": measured.get("val_bpb"), "val_step": measured.get("step"),
+        "val_accuracy": measured.get("val_accuracy"), "accuracy": test.get("accuracy"),
         "best_val_loss": best.get("val_loss"), "best_step": best.get("step"),
         "bits_per_byte": test.get("bits_per_byte"), "perplexity_per_token": test.get("perplexity_per_token"),
         "checkpoints": sorted((p.name for p in path.glob("checkpoints/step-*")), key=lambda n: (len(n), n)),
@@ -191,9 +192,12 @@ def _data(path: Path) -> dict:
                   for name, split in card["splits"].items()}
         sources = {name: {key: source.get(key) for key in ("path", "bytes")}
                    for name, source in card.get("sources", {}).items()}
+        pairs = card.get("documents_are") == "pairs"
+        for split in splits.values() if pairs else ():
+            split["documents"] //= 2  # a source and a target each
     except (AttributeError, KeyError, TypeError):
         raise RequestError(f"{path / 'data.json'}: not as prepare writes it; prepare the data again") from None
-    return {"kind": "data", "path": str(path), "sources": sources, "splits": splits,
+    return {"kind": "data", "path": str(path), "sources": sources, "splits": splits, "pairs": pairs,
             "vocab_size": card["vocab_size"], "tokenizer": card.get("tokenizer", {}).get("kind")}
 
 
@@ -268,11 +272,14 @@ def _run_lines(r: dict) -> list[tuple[str, str]]:
         out.append(("loss", f"{r['loss']:.4f} (training, nats per token)"))
     if r["val_loss"] is not None:
         per_byte = f", {r['val_bpb']:.4f} bits per byte" if r["val_bpb"] is not None else ""
+        per_byte += f", {r['val_accuracy']:.1%} right" if r["val_accuracy"] is not None else ""
         out.append(("validation", f"last {r['val_loss']:.4f}{per_byte} at step {r['val_step']:,}"))
         out.append(("", f"best {r['best_val_loss']:.4f} at step {r['best_step']:,}"))
     if r["bits_per_byte"] is not None:
         per_token = f", perplexity {r['perplexity_per_token']:.2f} per token" if r["perplexity_per_token"] else ""
         out.append(("test", f"{r['bits_per_byte']:.4f} bits per byte{per_token}"))
+    if r["accuracy"] is not None:
+        out.append(("test", f"{r['accuracy']:.1%} of the targets right, perplexity {r['perplexity_per_token']:.2f} per token"))
     out.append(("checkpoints", ", ".join(r["checkpoints"]) or "none yet"))
     for name in ("model", "report"):
         if r[name]:
@@ -287,7 +294,8 @@ def _data_lines(d: dict) -> list[tuple[str, str]]:
     if len(d["sources"]) > 6:
         out.append(("", f"and {len(d['sources']) - 6} more"))
     for name, s in d["splits"].items():
-        out.append((name, f"{s['documents']:,} document{'s' * (s['documents'] != 1)}, {s['tokens']:,} tokens, {amount(s['bytes'], 'B')}"))
+        what = ("pair" if d["pairs"] else "document") + "s" * (s["documents"] != 1)
+        out.append((name, f"{s['documents']:,} {what}, {s['tokens']:,} tokens, {amount(s['bytes'], 'B')}"))
     text = sum(s["bytes"] for s in d["splits"].values())
     tokens = sum(s["tokens"] for s in d["splits"].values())
     kind = f"{d['tokenizer']}, " if d["tokenizer"] else ""
