@@ -61,8 +61,9 @@ def to_int8(module: nn.Module) -> None:
 
 def choose(model: Encoder, tokenizer, texts: list[str]) -> str:
     """The precision to embed `texts` in on this machine. `model` is in float32 and stays as it is."""
-    flops = 2 * sum(p.numel() for p in model.matrices().values()) * sum(map(len, texts)) / 4  # 4 characters a token
-    if flops < LITTLE:
+    longest = 4 * ((model.config.sentence and model.config.sentence.max_tokens) or model.config.context)
+    tokens = sum(min(len(text), longest) for text in texts) / 4  # about 4 characters each
+    if 2 * sum(p.numel() for p in model.matrices().values()) * tokens < LITTLE:
         return "float32"
     if model.device.type != "cpu":
         return "bfloat16"
@@ -92,6 +93,7 @@ def fastest(model: Encoder) -> list[str]:
 
 def agreement(model: Encoder, tokenizer, texts: list[str]) -> float:
     """The mean cosine of vectors in 8 bits with those in float32, on some of `texts`."""
+    texts = [text for text in texts if text.strip()]
     some = [texts[i] for i in np.linspace(0, len(texts) - 1, min(SAMPLE, len(texts))).astype(int)]
     small = _copy(model, len(model.blocks))
     set_precision(small, "int8")
