@@ -1,13 +1,14 @@
-"""Sentence vectors: llmwright against sentence-transformers, the same model and documents, in turn; and what the vectors
-are worth.
+"""Sentence vectors: llmwright against sentence-transformers, the same model and documents, in turn; and what they are
+worth.
 
     python bench/embed.py [--data ../shared/data] [--rounds 3] [--docs N] [--threads N]
 
-all-MiniLM-L6-v2 (from `llmwright pull`) reads the documents of SciFact (BEIR's layout: corpus.jsonl, queries.jsonl,
-qrels/test.tsv), title and text, at most 256 tokens. sentence-transformers runs in an environment of its own, in float32,
-as it comes, and in bfloat16. Each run is a process: it loads, warms up, and is timed from the texts to the vectors. Ratios
-are of medians over the rounds; the spread is the lowest and highest ratio of a round. With all documents (no --docs)
-the vectors are judged too: nDCG@10 of SciFact's test queries and Spearman's correlation on STS-B's test set.
+all-MiniLM-L6-v2 (from `llmwright pull`) reads the documents of SciFact (BEIR's layout: corpus.jsonl,
+queries.jsonl, qrels/test.tsv), title and text, at most 256 tokens. sentence-transformers runs in an environment of its
+own, in float32, as it comes, and in bfloat16. Each run is a process: it loads, warms up, and is timed from the texts to
+the vectors. Ratios are of medians over the rounds; the spread is the lowest and highest ratio of a round. With all
+documents (no --docs) the vectors are judged too: nDCG@10 of SciFact's test queries and Spearman's correlation on
+STS-B's test set.
 """
 
 import argparse
@@ -140,7 +141,8 @@ def main() -> None:
                 out = f"{folder}/{who}.npz" if turn == 0 and not options.docs else ""
                 found[who].append(run(peer if who in PEERS else sys.executable, who, options, out))
         print(f"{machine()}; {options.rounds} rounds of {options.docs or 'all'} documents of SciFact")
-        print("| who | documents/s (median) | times sentence-transformers float32 | nDCG@10 | Spearman STS-B |\n" + "|---" * 5 + "|")
+        print("| who | documents/s (median) | times sentence-transformers float32 | nDCG@10 | Spearman STS-B |")
+        print("|---" * 5 + "|")
         base = [row["per_second"] for row in found[PEERS[0]]]
         for who, rows in found.items():
             rates = [row["per_second"] for row in rows]
@@ -149,7 +151,8 @@ def main() -> None:
             file = Path(folder) / f"{who}.npz"
             worth = "{:.4f} | {:.4f}".format(*judge(file, options.data)) if file.exists() else "|"
             name = f"{who} ({rows[0]['used']})" if "auto" in who else who
-            print(f"| {name} | {statistics.median(rates):.1f} | {ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f}) | {worth} |")
+            spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
+            print(f"| {name} | {statistics.median(rates):.1f} | {ratio:.2f} ({spread}) | {worth} |")
 
 
 if __name__ == "__main__":

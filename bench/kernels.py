@@ -76,8 +76,8 @@ def main():
         inputs = [random(4096, 384), torch.randn(384), torch.randn(384), random(4096, 384)]
         others = {title: lambda x, w, b, added, f=f: f(x, w, b, 1e-12, added) for title, f in
                   (("reference", reference.layer_norm), ("F.layer_norm", plain.layer_norm))}
-        row(f"layer_norm of a sum (4096, 384) {name}", lambda x, w, b, added: kernels.layer_norm(x, w, b, 1e-12, added),
-            others, inputs, clock)
+        ours = lambda x, w, b, added: kernels.layer_norm(x, w, b, 1e-12, added)  # noqa: E731
+        row(f"layer_norm of a sum (4096, 384) {name}", ours, others, inputs, clock)
         cos, sin = torch.randn(2, 1, 256, 32)
         others = {"reference": reference.rotary}
         row(f"rotary (16, 256, 4, 64) {name}", kernels.rotary, others, [random(16, 256, 4, 64)], clock, cos=cos, sin=sin)

@@ -1,4 +1,4 @@
-"""Texts to vectors: in order, whatever stands beside them, whatever they hold; and in 8 bits what is nearly the same."""
+"""Texts to vectors: in order, whatever stands beside them, whatever they hold; and in 8 bits nearly the same."""
 
 import threading
 from dataclasses import replace

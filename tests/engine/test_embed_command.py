@@ -106,8 +106,9 @@ def test_texts_that_are_cut_are_told_on_stderr(path, capsys):
     (["a", "--max-tokens", "99"], "the model reads at most 32"),
 ])
 def test_a_wrong_request_is_one_clear_line(path, arguments, said, capsys, tmp_path):
-    for name, content in (("empty.txt", b""), ("gap.txt", b"a\n\nb\n"), ("latin.txt", b"caf\xe9"), ("many.txt", b"a\n" * 2001)):
-        (tmp_path / name).write_bytes(content)
+    files = {"empty": b"", "gap": b"a\n\nb\n", "latin": b"caf\xe9", "many": b"a\n" * 2001}
+    for name, content in files.items():
+        (tmp_path / f"{name}.txt").write_bytes(content)
     assert run(["embed", path, *(a.format(here=tmp_path) for a in arguments)]) == 2
     out, err = capsys.readouterr()
     assert said in err and err.count("\n") == 1 and out == ""

@@ -114,7 +114,9 @@ def test_generate_fills_the_masks_of_an_encoder(bert, capsys):
     out, err = capsys.readouterr()
     found = lw.load(bert).fill("the [MASK] sat")[0]
     assert len(out.splitlines()) == 5 and err == ""
-    assert out.splitlines()[0].split() == [f"{100 * found[0].probability:.1f}", "%", *found[0].token.split(), *found[0].text.split()]
+    best = found[0]
+    wanted = [f"{100 * best.probability:.1f}", "%", *best.token.split(), *best.text.split()]
+    assert out.splitlines()[0].split() == wanted
 
 
 def test_generate_tells_a_machine_all_of_it(bert, capsys):

@@ -81,5 +81,6 @@ def test_a_file_that_pads_and_truncates_changes_nothing_of_encode():
                     "pad_type_id": 0, "pad_token": "[PAD]"},
     }
     text = "the cat sat on me"
-    assert Tokenizer(padded).encode(text) == Tokenizer(content).encode(text) and len(Tokenizer(padded).encode(text)) == 5
-    assert np.array_equal(Tokenizer(padded).encode_batch([text])[0], Tokenizer(content).encode(text))
+    plain = Tokenizer(content).encode(text)
+    assert len(plain) == 5 and Tokenizer(padded).encode(text) == plain
+    assert np.array_equal(Tokenizer(padded).encode_batch([text])[0], plain)

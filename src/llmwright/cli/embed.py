@@ -13,7 +13,8 @@ def embed(
     file: Annotated[str | None, typer.Option(help="One text a line; - reads them from stdin.")] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="Write the vectors to this .npy file.")] = None,
     prompt: Annotated[str | None, typer.Option(help="One of the model's prompts, by name, before each text.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Read no more tokens of a text. Default: as the model says.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(
+        help="Read no more tokens of a text. Default: as the model says.")] = None,
     dtype: Annotated[str, typer.Option(help="What to compute in: auto, float32, bfloat16 or int8.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="The vectors as JSON.")] = False,

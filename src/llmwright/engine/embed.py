@@ -29,7 +29,9 @@ class Read:
     limit: int
 
 
-def read(model: Encoder, tokenizer, texts: Sequence[str], prompt: str | None = None, max_tokens: int | None = None) -> Read:
+def read(
+    model: Encoder, tokenizer, texts: Sequence[str], prompt: str | None = None, max_tokens: int | None = None
+) -> Read:
     """The ids of `texts`, each after the prompt of that name, and cut to `max_tokens` (None: as the model says)."""
     how = model.config.sentence or Sentence()
     before = _prompt(how, prompt)

@@ -1,5 +1,5 @@
-"""Fill the mask: what an encoder with a head for it would put in the place of a hidden token (Devlin et al. 2019, section
-3.1)."""
+"""Fill the mask: what an encoder with a head for it would put in a hidden token's place (Devlin et al. 2019,
+section 3.1)."""
 
 from dataclasses import dataclass
 

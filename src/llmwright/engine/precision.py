@@ -25,7 +25,7 @@ SAMPLE, SAMPLE_TOKENS = 8, 128  # texts that this is measured on, and how much o
 
 
 class Int8Linear(nn.Module):
-    """A linear layer in 8 bits, each output's weights and each row with a scale of their own; then GELU where `gelu`."""
+    """In 8 bits; each output's weights and each row have a scale of their own. Then GELU where `gelu`."""
 
     def __init__(self, layer: nn.Linear, gelu: bool = False):
         super().__init__()
@@ -36,7 +36,7 @@ class Int8Linear(nn.Module):
 
 
 def set_precision(model: Encoder, dtype: str) -> None:
-    """Make `model`, which is in float32, compute in `dtype`, one of DTYPES. A model in 8 bits has no weights to save."""
+    """Make `model`, which is in float32, compute in `dtype`, one of DTYPES. In 8 bits it has no weights to save."""
     if dtype not in DTYPES:
         raise RequestError(f"dtype {dtype!r} is not supported: it must be auto, {', '.join(DTYPES[:-1])} or int8")
     check(model)

@@ -1,8 +1,8 @@
 """BERT (Devlin et al. 2019): an encoder with learned positions, token types, norms after each addition and exact GELU.
 
 Three architectures share one body: BertModel ends in states and a pooler, BertForMaskedLM in a head that fills masks,
-BertForPreTraining in both. Its second head, which said whether one text follows another, is passed over: RoBERTa (Liu et
-al. 2019, section 4.2) showed that nothing is lost, and our objectives have no use for it.
+BertForPreTraining in both. Its second head, which said whether one text follows another, is passed over: RoBERTa (Liu
+et al. 2019, section 4.2) showed that nothing is lost, and our objectives have no use for it.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu", "silu": "silu",
     "swish": "silu",
 }
-# What each architecture ends in: (pooler, head). Where a file ends otherwise than its config.json says, `fit` follows it.
+# What each architecture ends in: (pooler, head). Where files end otherwise than config.json says, `fit` follows them.
 ARCHITECTURES = {
     "BertModel": (True, False), "BertForMaskedLM": (False, True), "BertForPreTraining": (True, True),
 }

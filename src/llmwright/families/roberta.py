@@ -1,5 +1,5 @@
-"""RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020): BERT's body, one token type, positions that begin after
-the padding token's id (so at row 2 of the table, as fairseq counts them), and a head with names of its own."""
+"""RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020): BERT's body, one token type, positions that begin
+after the padding token's id (so at row 2 of the table, as fairseq counts them), and a head with names of its own."""
 
 from ..model.config import ModelConfig
 from . import bert

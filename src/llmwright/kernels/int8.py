@@ -13,8 +13,8 @@ PANEL = 64  # outputs
 
 @dataclass(frozen=True)
 class Int8Weight:
-    """A matrix (F, K) in 8 bits with its layer's bias, as `kernels.int8_weight` makes it. `panels`, and the other vectors
-    filled up with zeros to whole panels, are for the native kernel."""
+    """A matrix (F, K) in 8 bits with its layer's bias, as `kernels.int8_weight` makes it. `panels` and the vectors that
+    zeros fill up to whole panels are for the native kernel."""
 
     weight: Tensor
     scale: Tensor

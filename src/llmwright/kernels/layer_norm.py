@@ -45,8 +45,8 @@ class _LayerNorm(Function):
         dx = torch.empty(dy.shape, dtype=dy.dtype)
         parts = max(1, min(32, N // 32))
         dw, db = torch.empty(2, parts, D, dtype=torch.float32)
-        call("layer_norm_backward", dy.dtype, rows, rows.stride(0), normed, normed.stride(0), N, D, _float(weight), mean,
-             rstd, dx, dw, db, parts, torch.get_num_threads())
+        call("layer_norm_backward", dy.dtype, rows, rows.stride(0), normed, normed.stride(0), N, D, _float(weight),
+             mean, rstd, dx, dw, db, parts, torch.get_num_threads())
         db = None if ctx.bias is None else db.sum(0).to(ctx.bias)
         return dx, dw.sum(0).to(weight.dtype), db, None, dx if ctx.added else None
 

@@ -22,8 +22,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def layer_norm(
     x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, added: Tensor | None = None
 ) -> Tensor:
-    """(s - mean(s)) / sqrt(var(s) + eps) · weight + bias over the last dimension, of s = x + added; statistics in float32
-    (Ba, Kiros & Hinton 2016, equation 4).
+    """(s - mean(s)) / sqrt(var(s) + eps) · weight + bias over the last dimension, of s = x + added; statistics in
+    float32 (Ba, Kiros & Hinton 2016, equation 4).
 
     `x`, `added` (..., D) of one dtype; `weight`, `bias` (D,) of any floating dtype; the result has x's shape and dtype.
     """
@@ -100,12 +100,13 @@ def sees(T: int, S: int, window: int | None, device) -> Tensor:
 
 
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
-    """x · (weight · scale)ᵀ + bias with x in 8 bits too, then GELU if asked (Jacob et al. 2018, sections 2.1-2.3; each row
-    of x by itself, each output's weights by themselves: the vector-wise scheme of Dettmers et al. 2022, section 2.1).
+    """x · (weight · scale)ᵀ + bias with x in 8 bits too, then GELU if asked (Jacob et al. 2018, sections 2.1-2.3; each
+    row of x by itself, each output's weights by themselves: the vector-wise scheme of Dettmers et al. 2022, section
+    2.1).
 
-    `x` (..., K); `weight` (F, K) int8, `scale` (F,) float32, as `quantize_weight` gives them; `bias` (F,). A row of x is
-    cut into 255 steps from its least to its greatest number, 0 among them, and 0 stays 0. (..., F), of x's dtype; without
-    gradients.
+    `x` (..., K); `weight` (F, K) int8, `scale` (F,) float32, as `quantize_weight` gives them; `bias` (F,). A row of x
+    is cut into 255 steps from its least to its greatest number, 0 among them, and 0 stays 0. (..., F), of x's dtype;
+    without gradients.
     """
     bytes, zero, step = as_bytes(x)
     y = ((bytes - zero).double() @ weight.double().T).float() * step * scale  # the sum of the products is exact
@@ -114,8 +115,8 @@ def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = 
 
 
 def as_bytes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`x` (..., K) as whole numbers from 0 to 255, float32, and for each row the one that stands for 0 and what a step is
-    worth, both (..., 1): x ≈ (bytes - zero) · step."""
+    """`x` (..., K) as whole numbers from 0 to 255, float32, and for each row the one that stands for 0 and what a step
+    is worth, both (..., 1): x ≈ (bytes - zero) · step."""
     x = x.float()
     low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
     inverse = torch.where(high > low, 255 / (high - low), 0)

@@ -1,4 +1,4 @@
-"""What goes around a text before a model reads it: [CLS] text [SEP], <s> text </s>, text </s>; and around a pair of texts.
+"""What goes around a text before a model reads it, [CLS] text [SEP] or <s> text </s> or text </s>, and around a pair.
 
 A tokenizer.json says it in its post-processor. `Tokenizer.encode` leaves it out, since training packs bare texts; this
 puts it on, and cuts what is too long so that the marks stay.

@@ -1,5 +1,5 @@
-// Layer norm of a sum, forward and backward (definition: reference.py): one pass over memory each. Arithmetic is float32;
-// a row stays in the first cache between its mean, its variance and its result.
+// Layer norm of a sum, forward and backward (definition: reference.py): one pass over memory each. Arithmetic is
+// float32; a row stays in the first cache between its mean, its variance and its result.
 #include "common.h"
 
 // y = (s - mean(s)) · rstd · w + b with s = x + added. `sum` receives s where the backward will want it.

@@ -1,6 +1,6 @@
-// A linear layer in 8 bits (definition: reference.py). The weights are signed bytes since the load; each row of x becomes
-// unsigned bytes as it comes; products are summed in 32-bit integers, four at a time (AVX-512 VNNI); what leaves is scaled,
-// biased and, where asked, goes through GELU, in one pass.
+// A linear layer in 8 bits (definition: reference.py). The weights are signed bytes since the load; each row of x
+// becomes unsigned bytes as it comes; products are summed in 32-bit integers, four at a time (AVX-512 VNNI); what leaves
+// is scaled, biased and, where asked, goes through GELU, in one pass.
 //
 // Weights lie in panels of 64 outputs, [panel][input / 4][64][4], so that a panel of a narrow layer stays in the first
 // cache while all rows of a block meet it.
@@ -86,7 +86,8 @@ template <class T>
 static void linear(const T *x, long stride, long N, long K, const int8_t *w, const float *scale, const float *sums,
                    const float *bias, long F, int with_gelu, T *y, int threads) {
     const long blocks = (N + ROWS - 1) / ROWS, panels = up(F, PANEL) / PANEL, quads = up(K, 4) / 4, lda = up(K, 16);
-    long splits = blocks >= 2 * threads ? 1 : (2 * threads + blocks - 1) / blocks;  // of the outputs, where rows are few
+    // the outputs are split too, where rows are few
+    long splits = blocks >= 2 * threads ? 1 : (2 * threads + blocks - 1) / blocks;
     splits = threads == 1 ? 1 : splits < panels ? splits : panels;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (N * K * F > 1000000)
     for (long item = 0; item < blocks * splits; item++) {
