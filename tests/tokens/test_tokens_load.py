@@ -123,7 +123,7 @@ def test_tokenizer_config_names_the_roles(trained, tmp_path):
     tokenizer = load(tmp_path)
     assert tokenizer.eos_id == trained["bpe"].pad_id
     tokenizer.save(tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())["chat_template"] == "x"
+    assert (tmp_path / "again" / "chat_template.jinja").read_text() == load(tmp_path / "again").config["chat_template"] == "x"
     path.write_text(json.dumps({**config, "eos_token": "<|nowhere|>"}))
     with pytest.raises(RequestError, match=r"eos_token '<\|nowhere\|>' is not in the vocabulary"):
         load(tmp_path)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..errors import RequestError
-from . import marian_files, published, sentencepiece_model
+from . import chat_template, marian_files, published, sentencepiece_model
 from .tokenizer import Tokenizer
 
 # In a directory, the first of these that is there.
@@ -31,7 +31,7 @@ def load(path: str | Path) -> Tokenizer:
         path = found
     tree, config = _read(path)
     try:
-        tokenizer = Tokenizer(tree, config)
+        tokenizer = Tokenizer(tree, chat_template.beside(path.parent, config))
         _ = tokenizer._plain_core  # the library's own check of the content
         return tokenizer
     except RequestError:

@@ -117,7 +117,8 @@ class Tokenizer:
     # files
 
     def save(self, directory: str | Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json, as transformers reads them."""
+        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja where there is one, as transformers reads
+        them."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         roles = {"bos": self.bos_id, "eos": self.eos_id, "pad": self.pad_id, "unk": self.unk_id, "mask": self.mask_id}
@@ -127,6 +128,8 @@ class Tokenizer:
             **{f"{role}_token": self._tokens[i] for role, i in roles.items() if i is not None},
             **self.config,
         }
+        if isinstance(config.get("chat_template"), str):
+            (directory / "chat_template.jinja").write_text(config.pop("chat_template"), encoding="utf-8")
         for name, content in (("tokenizer.json", self.tree), ("tokenizer_config.json", config)):
             text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
             (directory / name).write_text(text, encoding="utf-8")
