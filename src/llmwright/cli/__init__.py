@@ -74,7 +74,7 @@ def _explain(error: Exception) -> int:
 def _app():
     import typer
 
-    from . import build, embed, evaluate, export, generate, info, plan, prepare, pretrain, pull
+    from . import build, chat, embed, evaluate, export, generate, info, plan, prepare, pretrain, pull
 
     app = typer.Typer(
         add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -90,6 +90,7 @@ def _app():
     app.command("export")(export.export)
     app.command("embed")(embed.embed)
     app.command("generate")(generate.generate)
+    app.command("chat")(chat.chat)
     app.command("info")(info.info)
 
     @app.callback(invoke_without_command=True)

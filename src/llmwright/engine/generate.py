@@ -19,7 +19,7 @@ from .beam import Beams, search
 from .penalties import penalize
 from .prompt import BOUNDLESS, end_ids, positions, prompt_ids, start_ids
 from .sampler import Sampling, likeliest, sample
-from .stepper import NO_WRITER, stepper
+from .stepper import NO_WRITER, Stepper, stepper
 from .text_stream import TextStream
 from .window import Window
 
@@ -48,7 +48,7 @@ def generate(
     model: Transformer, tokenizer, prompts: str | Sequence[str | list[int]], *, max_tokens: int = 128,
     sampling: Sampling = Sampling(), n: int = 1, beams: Beams | None = None, stop: str | Sequence[str] = (),
     stop_tokens: Sequence[int | str] = (), window: Window | None = None, top_log_probs: int = 0,
-    on_text: Callable[[int, str], None] | None = None, batch: int = 32,
+    on_text: Callable[[int, str], None] | None = None, batch: int = 32, make_stepper: Callable[..., Stepper] = stepper,
 ) -> list[Generation]:
     """Continue each prompt by up to `max_tokens` tokens; with an encoder-decoder, write what it makes of each source.
 
@@ -56,7 +56,8 @@ def generate(
     `n` results a prompt, side by side: draws, or with `beams` the n best. A text ends at an end token, at one of
     `stop_tokens` (ids, or each the text of one token), or before a string of `stop`. `on_text(i, piece)` is called with
     new text of result `i` as it comes. `batch` results are written at a time (prompts, with beams).
-    With a `window`, a decoder's text may be longer than its context: the oldest tokens go.
+    With a `window`, a decoder's text may be longer than its context: the oldest tokens go. `make_stepper`: who computes,
+    where it is not the usual way (`stepper.stepper`).
     With a seed, the text of a prompt is the same again, in whatever company (the same prompt given twice gets two
     draws, as `n=2` does). Raises RequestError for a prompt that is empty, unknown to the model, or fills its context.
     """
@@ -76,7 +77,9 @@ def generate(
              TextStream(tokenizer, [] if start else row, stop))
         for i, (row, text, generator) in enumerate(zip(ids, texts, generators(ids, sampling)))
     ]
-    work = _Work(model, tokenizer, sampling, ends, start, stop, max_tokens, window, top_log_probs, on_text)
+    work = _Work(
+        model, tokenizer, sampling, ends, start, stop, max_tokens, window, top_log_probs, on_text, make_stepper
+    )
     # neighbours of like length waste little padding; the results of one prompt stay together
     order = sorted(rows, key=lambda row: len(row.prompt_ids))
     batch = batch * n if beams else batch
@@ -120,12 +123,13 @@ class _Work:
     window: Window | None
     top: int
     on_text: Callable[[int, str], None] | None
+    make_stepper: Callable[..., Stepper]
 
 
 def _run(work: _Work, rows: list[_Row]) -> None:
     """Fill the rows' results, token by token."""
     prompts, which = _distinct(row.prompt_ids for row in rows)
-    steps = stepper(work.model, prompts, work.max_tokens, work.start, work.window)
+    steps = work.make_stepper(work.model, prompts, work.max_tokens, work.start, work.window)
     logits = steps.prefill()  # each prompt once, however many texts go on from it
     if len(prompts) < len(rows):
         which = torch.tensor(which, device=logits.device)
@@ -178,7 +182,7 @@ def _search(work: _Work, rows: list[_Row], n: int, beams: Beams) -> None:
     """Fill the rows' results, `n` side by side for each prompt, with the best that a beam search finds."""
     first = rows[::n]
     found = search(
-        stepper(work.model, [row.prompt_ids for row in first], work.max_tokens, work.start), beams,
+        work.make_stepper(work.model, [row.prompt_ids for row in first], work.max_tokens, work.start), beams,
         [row.limit for row in first], work.sampling, work.ends, work.tokenizer, work.stop, work.top,
     )
     for i, hypotheses in enumerate(found):

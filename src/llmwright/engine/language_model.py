@@ -1,7 +1,7 @@
 """A model and its tokenizer, loaded together: what `llmwright.load(path)` returns."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from ..errors import RequestError
 from ..model.transformer import Transformer
 from ..tokens import load as load_tokenizer
 from ..tokens.tokenizer import Tokenizer
-from . import precision
+from . import dtype as dtypes, precision
+from .chat import answer
 from .embed import embed
 from .fill_mask import Filling, fill_mask
 from .generate import Generation, generate
@@ -27,7 +28,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class LanguageModel:
     """`model` computes, `tokenizer` reads and writes, `path` is the model directory or file they came from.
 
-    `stop_tokens` and `bad_words` are what the model's generation_config.json adds to those of the tokenizer.
+    `stop_tokens` and `bad_words` are what the model's generation_config.json adds to those of the tokenizer, `advice`
+    how its makers would draw an answer (temperature, top_p, …).
     """
 
     model: Transformer
@@ -35,6 +37,7 @@ class LanguageModel:
     path: Path
     stop_tokens: tuple[int, ...] = ()
     bad_words: tuple[tuple[int, ...], ...] = ()
+    advice: dict[str, float] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -69,6 +72,15 @@ class LanguageModel:
             stop_tokens=(*stop_tokens, *self.stop_tokens), **options,
         )
         return results[0] if isinstance(prompt, str) and n == 1 else results
+
+    def chat(self, messages: list[dict], **options) -> Generation:
+        """The answer to a conversation, [{"role": "user", "content": "Hello"}, …], by the model's chat template; if the
+        last message is the assistant's, how it goes on.
+
+        `options`: max_tokens, the fields of `Sampling` or greedy=True, stop, on_text(piece), tools, template_options.
+        Without any the text is drawn as the model's makers advise. `engine.chat.Chat` keeps what was read between turns.
+        """
+        return answer(self, messages, **options)
 
     def settings(self, sampling: Sampling) -> Sampling:
         """`sampling` with what this model never writes."""
@@ -108,12 +120,16 @@ def model_directory(path: Path | str) -> Path:
 def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
     """The model and tokenizer in a model directory, a run directory, a GGUF file or one of llama2.c's.
 
-    `dtype`: what the blocks compute in, float32 or bfloat16; an encoder on the CPU also int8. Raises RequestError that
-    names what is missing or damaged.
+    `dtype`: what it computes in, float32 or bfloat16, or "auto": in which this machine writes text faster; an encoder on
+    the CPU also int8. Raises RequestError that names what is missing or damaged.
     """
-    if dtype not in (*DTYPES, "int8"):
+    if dtype not in (*DTYPES, "auto", "int8"):
         raise RequestError(f"dtype {dtype!r} is not supported: it must be {' or '.join(DTYPES)}")
-    place, stored = model_directory(path), DTYPES.get(dtype, torch.float32)
+    place = model_directory(path)
+    if dtype == "auto":
+        config = (directory if place.is_dir() else one_file).load_config(place)
+        dtype = dtypes.faster(config, device) if config.kind != "encoder" else "float32"
+    stored = DTYPES.get(dtype, torch.float32)
     if place.is_dir():
         model = directory.load(place, dtype=stored, device=device)
         tokenizer = load_tokenizer.load(place)
@@ -130,8 +146,8 @@ def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> La
 
 
 def _generation_settings(place: Path, vocab_size: int) -> dict:
-    """What generation_config.json says of the end of a text and of tokens that are never written (Llama 3 has several
-    end tokens, Marian forbids its padding)."""
+    """What generation_config.json says of the end of a text, of tokens that are never written (Llama 3 has several end
+    tokens, Marian forbids its padding), and of how to draw one."""
     try:
         found = json.loads((place / "generation_config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -148,7 +164,19 @@ def _generation_settings(place: Path, vocab_size: int) -> dict:
     return {
         "stop_tokens": tuple(i for i in ends if _is_token(i, vocab_size)),
         "bad_words": tuple(tuple(word) for word in bad if all(_is_token(i, vocab_size) for i in word)),
+        "advice": _advice(found),
     }
+
+
+def _advice(found: dict) -> dict[str, float]:
+    """The settings of `Sampling` in a generation_config.json that draws."""
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    advice = {name: found[name] for name in names if found.get(name) is not None} if found.get("do_sample") is True else {}
+    try:
+        Sampling(**advice)
+    except RequestError:
+        return {}
+    return advice
 
 
 def _is_token(i, vocab_size: int) -> bool:

@@ -37,6 +37,19 @@ class KVCache:
         """Keep only these rows of the batch, in this order; a row may come several times."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
 
+    def reserve(self, capacity: int) -> None:
+        """Make room for so many positions; those held stay."""
+        if capacity <= self.capacity:
+            return
+        grown = [held.new_empty(*held.shape[:2], capacity, *held.shape[3:]) for held in (self.keys, self.values)]
+        for new, held in zip(grown, (self.keys, self.values)):
+            new[:, :, : self.length] = held[:, :, : self.length]
+        (self.keys, self.values), self.capacity = grown, capacity
+
+    def shorten(self, length: int) -> None:
+        """Forget the positions from `length` on."""
+        self.length = min(self.length, length)
+
     def reorder(self, rows: Tensor, start: int = 0) -> None:
         """From position `start` on, row i holds what row `rows[i]` held; the rows are as many as before. Copies only
         what is there."""
