@@ -135,6 +135,8 @@ def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> La
         tokenizer = load_tokenizer.load(place)
     else:
         model, tokenizer = one_file.load(place, dtype=stored, device=device)
+    if dtype == "int8" and model.config.kind != "encoder":
+        raise RequestError(f"dtype 'int8' is for encoders, and {place} is a {model.config.kind}: it must be {' or '.join(DTYPES)}")
     if dtype == "int8":
         precision.set_precision(model, dtype)
     if tokenizer.vocab_size > model.config.vocab_size:
