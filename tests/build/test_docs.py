@@ -22,6 +22,7 @@ SHOWN = re.compile(r"^ {4}(?:\.venv/bin/)?(llmwright .+)$|`(llmwright [^`]+)`", 
 NOT_RUN = {"design.md": "the plan of the whole project, ahead of the code", "plan.md": "run by tests/plan", "pull.md": "needs the hub",
            "embed.md": "run by tests/engine"}
 PAIRS = ["tokenizer.vocab_size=400", "model.d_model=32"]  # the few pairs of the test support no more
+HIDDEN = ["data.corpus=notes", "tokenizer.vocab_size=1024", "model.d_model=32"]  # masked and span: little text will do
 SMALLER = ["train.steps=2", "eval.completions=0", "eval.check=null", "eval.tokens=500", "train.tensorboard=false", "train.batch=2"]
 
 
@@ -58,6 +59,8 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assert cli.run(["build", "recipes/translate.yaml", "out=runs/translate", *SMALLER, *PAIRS]) == 0
+        for name in ("masked", "span"):
+            assert cli.run(["build", f"recipes/{name}.yaml", f"out=runs/{name}", *SMALLER, *HIDDEN]) == 0
     return place
 
 
@@ -74,6 +77,7 @@ def arguments(command: str, place: Path) -> list[str]:
     if words[0] in ("build", "pretrain"):
         words += SMALLER + ([] if any(w.startswith("out=") for w in words) else [f"out=runs/{abs(hash(command))}"])
         words += PAIRS if "recipes/translate.yaml" in words else []
+        words += HIDDEN if {"recipes/masked.yaml", "recipes/span.yaml"} & set(words) else []
     return words
 
 
