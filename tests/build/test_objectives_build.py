@@ -197,3 +197,20 @@ def test_long_pairs_are_left_out_and_told(folder, built):
 def test_a_data_directory_of_pairs_is_counted_in_pairs(built):
     out, _ = built("seq2seq")
     assert " pairs " in data_summary(DataDir.open(out / "data").card, out)
+
+
+def test_prepare_and_pretrain_by_hand(folder, tmp_path, monkeypatch, capsys):
+    """prepare --objective gives the tokenizer what the objective needs; pretrain says how much was right."""
+    from llmwright import cli
+
+    monkeypatch.chdir(tmp_path)
+    sets = ["near_duplicates=null", "overlap_tokens=0", "exact_duplicates=false", "clean={quality: false}"]
+    sets = [word for item in sets for word in ("--set", item)]
+    assert cli.run(["prepare", str(folder / "masked.jsonl"), "-o", "d", "--kind", "chars", "--objective", "masked", *sets]) == 0
+    assert load_tokenizer(tmp_path / "d").mask_id is not None
+    written = recipe(folder, "masked", tmp_path / "r", steps=3)
+    (tmp_path / "r.yaml").write_text(written.to_yaml())
+    assert cli.run(["pretrain", "r.yaml", "--data", "d"]) == 0
+    assert "% right" in capsys.readouterr().out
+    assert cli.run(["prepare", str(folder / "masked.jsonl"), "-o", "e", "--objective", "masking"]) == 2
+    assert "train.objective: 'masking' is not allowed" in capsys.readouterr().err
