@@ -82,6 +82,34 @@ def test_several_threads_at_once_get_what_one_alone_gets(tokenizer):
     assert len(found) == 4 and all(np.array_equal(v, alone) for each in found.values() for v in each)
 
 
+def test_batches_in_several_threads_give_the_same_bits_and_leave_the_threads_as_they_were(tokenizer):
+    model = encoder()
+    alone = embed(model, tokenizer, TEXTS * 3, batch_tokens=60)
+    torch.set_num_threads(3)
+    assert np.array_equal(embed(model, tokenizer, TEXTS * 3, batch_tokens=60), alone)
+    assert torch.get_num_threads() == 3
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert found == [3]
+
+
+def test_an_error_in_one_thread_ends_the_work_and_leaves_the_threads_as_they_were(tokenizer):
+    model, calls = encoder(), []
+
+    def failing(*_):
+        calls.append(1)
+        if len(calls) == 2:
+            raise MemoryError("not enough memory")
+
+    model.norm.register_forward_pre_hook(failing)
+    torch.set_num_threads(2)
+    with pytest.raises(MemoryError, match="not enough memory"):
+        embed(model, tokenizer, TEXTS * 20, batch_tokens=30)
+    assert torch.get_num_threads() == 2 and len(calls) < 50
+
+
 class Told(Progress):
     def __init__(self):
         self.lines = []

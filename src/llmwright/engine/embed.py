@@ -4,7 +4,8 @@ Texts are read longest first in batches of about equal numbers of tokens, so tha
 vector does not depend on its neighbours beyond rounding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +52,6 @@ def read(
                 [i for i, ids in enumerate(plain) if len(ids) > room], limit)
 
 
-@torch.inference_mode()
 def embed(
     model: Encoder, tokenizer, texts: Sequence[str], *, prompt: str | None = None, max_tokens: int | None = None,
     batch_tokens: int = BATCH_TOKENS, progress: Progress = Progress(),
@@ -70,8 +70,10 @@ def embed(
         for start in range(0, len(texts), CHUNK):
             found = read(model, tokenizer, texts[start : start + CHUNK], prompt, max_tokens)
             cut, limit = cut + len(found.cut), found.limit
-            for rows in batches([len(ids) for ids in found.ids], batch_tokens):
-                vectors[start + np.array(rows)] = _vectors(model, [found.ids[i] for i in rows], tokenizer.pad_id or 0)
+            groups = list(batches([len(ids) for ids in found.ids], batch_tokens))
+            for rows, made in _each(groups, model, lambda rows: _vectors(
+                    model, [found.ids[i] for i in rows], tokenizer.pad_id or 0)):
+                vectors[start + np.array(rows)] = made
                 task.advance(len(rows))
     if cut:
         these = f"{cut:,} of {len(texts):,} texts are" if len(texts) > 1 else "the text is"
@@ -97,6 +99,24 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         order = order[n:]
 
 
+def _each(groups: list[list[int]], model: Encoder, work: Callable) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Each group and what `work` makes of it, as they get done. On a CPU every thread takes whole batches, since threads
+    that share each product wait for each other hundreds of times a batch."""
+    threads = torch.get_num_threads()
+    if model.device.type != "cpu" or threads == 1 or len(groups) < 2 * threads:
+        yield from ((rows, work(rows)) for rows in groups)
+        return
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        jobs = {pool.submit(work, rows): rows for rows in groups}
+        for job in as_completed(jobs):
+            yield jobs.pop(job), job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # a worker's setting is the next new thread's too
+
+
+@torch.inference_mode()
 def _vectors(model: Encoder, rows: list[np.ndarray], pad: int) -> np.ndarray:
     """The vectors of one batch, (B, D)."""
     lengths = torch.tensor([len(ids) for ids in rows])
