@@ -74,20 +74,23 @@ def choose(model: Encoder, tokenizer, texts: list[str]) -> str:
 
 @torch.inference_mode()
 def fastest(model: Encoder) -> list[str]:
-    """DTYPES, those first in which one layer of `model` (in float32, on the CPU) takes the least time here."""
+    """DTYPES, those first in which one layer of `model` (in float32, on the CPU) takes one thread the least time here."""
     native = kernels.using()["linear_int8"] == "native"
-    T = min(256, model.config.context)
-    seconds = {}
-    for dtype in DTYPES[: 2 + native]:
-        layer = _copy(model, 1)
-        set_precision(layer, dtype)
-        x = torch.zeros(LAYER_TOKENS // T, T, model.config.d_model)
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            layer.run(x)
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = min(times)
+    T, threads, seconds = min(256, model.config.context), torch.get_num_threads(), {}
+    torch.set_num_threads(1)
+    try:
+        for dtype in DTYPES[: 2 + native]:
+            layer = _copy(model, 1)
+            set_precision(layer, dtype)
+            x = torch.zeros(LAYER_TOKENS // T, T, model.config.d_model)
+            times = []
+            for _ in range(4):
+                start = time.perf_counter()
+                layer.run(x)
+                times.append(time.perf_counter() - start)
+            seconds[dtype] = min(times)
+    finally:
+        torch.set_num_threads(threads)
     return sorted(seconds, key=seconds.get)
 
 
