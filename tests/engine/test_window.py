@@ -8,6 +8,8 @@ import pytest
 import small
 import torch
 
+from llmwright.checkpoint import directory
+from llmwright.cli import run
 from llmwright.engine.generate import generate
 from llmwright.engine.language_model import load
 from llmwright.engine.sampler import GREEDY, Sampling
@@ -78,8 +80,8 @@ def test_in_one_layer_it_is_the_model_on_the_sinks_and_the_last_tokens_at_positi
 
 @torch.no_grad()
 def test_in_many_layers_it_is_the_papers_cache_of_unturned_keys():
-    """Section 3.2: "we cache the keys of tokens prior to introducing the rotary transformation", and each step turns all
-    of them by their places in the cache. We turn them once and back by what goes."""
+    """Section 3.2: keys are held as they are before the rotary transformation, and each step turns all of them by their
+    places in the cache. We turn them once, and back by what goes."""
     made, ids, window = model(), text(120), Window(20, 3)
     C = made.config.attention.head_dim
 
@@ -206,6 +208,18 @@ def test_a_window_that_holds_all_of_it_gives_the_same_text():
     plain = generate(made, small.tokenizer(), ["x", "import os"], max_tokens=20, sampling=GREEDY)
     windowed = generate(made, small.tokenizer(), ["x", "import os"], max_tokens=20, sampling=GREEDY, window=Window(64))
     assert [r.ids for r in plain] == [r.ids for r in windowed]
+
+
+def test_the_command_goes_on_in_a_window(tmp_path, capsys):
+    directory.save(small.model("llama"), tmp_path / "m", tokenizer=small.tokenizer())
+    command = ["generate", str(tmp_path / "m"), "import os", "--greedy", "--max-tokens", "90"]
+    assert run([*command, "--window", "24", "--sinks", "2"]) == 0
+    wanted = generate(small.model("llama"), small.tokenizer(), "import os", max_tokens=90, sampling=GREEDY,
+                      window=Window(24, 2))[0]
+    assert capsys.readouterr().out == f"import os{wanted.text}\n"
+    directory.save(small.model("gpt2"), tmp_path / "learned", tokenizer=small.tokenizer())
+    assert run(["generate", str(tmp_path / "learned"), "x", "--window", "24"]) == 2
+    assert "rotary, ALiBi or relative" in capsys.readouterr().err
 
 
 @pytest.mark.slow
