@@ -19,7 +19,10 @@ from llmwright.model.positions import ALiBiPositions, RelativePositions, RotaryP
 from llmwright.model.rope_scaling import frequencies
 
 HERE = Path(__file__).parent
-COLOURS = ("#3b6fb6", "#d1662f", "#3a9461", "#9a5bb0", "#c0392b", "#7a6a53", "#d18bb8", "#6b7280", "#b0a030", "#27a5b5", "#111111", "#8a2f5c")
+COLOURS = (
+    "#3b6fb6", "#d1662f", "#3a9461", "#9a5bb0", "#c0392b", "#7a6a53", "#d18bb8", "#6b7280", "#b0a030", "#27a5b5",
+    "#111111", "#8a2f5c",
+)
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, LEGEND = 300, 200, 62, 30, 42, 140
 
 
@@ -60,7 +63,8 @@ def lines(title: str, x_label: str, y_label: str, series: dict, *, log_x=False, 
             before = y
         drawn.append(f'<polyline points="{" ".join(path)}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         if len(part) < 8:
-            drawn += [f'<circle cx="{x_at(x):.1f}" cy="{y_at(min(y, high)):.1f}" r="2.5" fill="{colour}"/>' for x, y in part]
+            places = [(x_at(x), y_at(min(y, high))) for x, y in part]
+            drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in places]
         y = TOP + 8 + 15 * i
         drawn.append(f'<line x1="{LEFT + WIDTH + 8}" x2="{LEFT + WIDTH + 22}" y1="{y}" y2="{y}" stroke="{colour}" '
                      'stroke-width="2"/>')
@@ -77,15 +81,16 @@ def heat(title: str, x_label: str, y_label: str, values: torch.Tensor) -> list[s
     raw = b"".join(b"\0" + bytes(row.flatten().tolist()) for row in colour)
     header = struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(raw, 9)), (b"IEND", b"")]
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    packed = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(packed)
     return [
         *_frame(title, x_label, y_label),
         f'<image x="{LEFT}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" preserveAspectRatio="none" '
         f'style="image-rendering:pixelated" href="data:image/png;base64,{base64.b64encode(png).decode()}"/>',
         *(f'<text x="{LEFT + WIDTH * f:.0f}" y="{TOP + HEIGHT + 14}" text-anchor="middle">{columns * f:g}</text>'
           for f in (0, 0.5, 1)),
-        *(f'<text x="{LEFT - 5}" y="{TOP + HEIGHT * f + 4:.0f}" text-anchor="end">{rows * f:g}</text>' for f in (0, 0.5, 1)),
+        *(f'<text x="{LEFT - 5}" y="{TOP + HEIGHT * f + 4:.0f}" text-anchor="end">{rows * f:g}</text>'
+          for f in (0, 0.5, 1)),
     ]
 
 
@@ -164,7 +169,8 @@ def relative(measured: dict) -> None:
               {"both ways": (far.tolist(), scheme.buckets(far, False).tolist()),
                "causal": ((-before).tolist()[::-1], buckets.tolist()[::-1])}, steps=True),
         lines("What a small model learned to add", "distance", "added to the score",
-              {f"head {h + 1}": (before.tolist(), [row[b] for b in buckets]) for h, row in enumerate(numbers)}, steps=True))
+              {f"head {h + 1}": (before.tolist(), [row[b] for b in buckets]) for h, row in enumerate(numbers)},
+              steps=True))
 
 
 def context(measured: dict) -> None:
@@ -180,7 +186,8 @@ def context(measured: dict) -> None:
     figure(
         "frequencies.svg",
         lines("Base 500,000, head width 128", "channel pair", "positions for a whole turn", waves, log_y=True),
-        lines("Stretched 8 times from 8,192 positions", "channel pair", "frequency over the plain one", ratios, y_from=0))
+        lines("Stretched 8 times from 8,192 positions", "channel pair", "frequency over the plain one", ratios,
+              y_from=0))
     found, lengths = measured["measured"], measured["lengths"]
     worst = 1.6 * max(row[0] for name, row in found.items() if "tuned" not in name)
     schemes = ("rotary", "ALiBi", "relative", "sinusoidal", "learned")
@@ -190,8 +197,8 @@ def context(measured: dict) -> None:
         lines("Trained on 128 tokens, each scheme as it is", "length of the text", "perplexity",
               {name: (lengths, found[name]) for name in schemes}, log_x=True, y_to=worst),
         lines("One rotary model, stretched", "length of the text", "perplexity",
-              {name.replace("rotary, ", "").replace("rotary", "as it is"): (lengths, found[name]) for name in stretched},
-              log_x=True, y_to=worst))
+              {name.removeprefix("rotary, ").replace("rotary", "as it is"): (lengths, found[name])
+               for name in stretched}, log_x=True, y_to=worst))
 
 
 def main() -> None:

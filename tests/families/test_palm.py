@@ -148,7 +148,8 @@ def test_a_configuration_survives_the_way_there_and_back(both):
 
 def test_new_weights_are_scaled_by_their_inputs_and_embeddings_have_a_deviation_of_one():
     """Section 5: N(0, 1/sqrt(fan in)) for the kernels, E ~ N(0, 1), and logits through 1/sqrt(n)."""
-    made = new(families.read_config({**CONFIG, "hidden_size": 256, "num_attention_heads": 8, "vocab_size": 500}), seed=0)
+    wide = {**CONFIG, "hidden_size": 256, "num_attention_heads": 8, "vocab_size": 500}
+    made = new(families.read_config(wide), seed=0)
     std = {name: p.std().item() for name, p in made.named_parameters() if p.ndim == 2}
     assert std["embed.weight"] == pytest.approx(1, rel=0.02)
     assert std["blocks.1.attention.query.weight"] == pytest.approx(256**-0.5, rel=0.02)

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from llmwright.model.config import ALiBi, Relative, RopeScaling, Rotary
-from llmwright.model.positions import ALiBiPositions, RelativePositions, RotaryPositions, SinusoidalPositions
+from llmwright.model.positions import (
+    ALiBiPositions, RelativePositions, RotaryPositions, RoundedALiBiPositions, SinusoidalPositions,
+)
 from llmwright.model.rope_scaling import frequencies
 
 PAGES = Path(__file__).parents[2] / "docs" / "positions"
@@ -37,7 +39,8 @@ def test_a_product_of_sinusoids_depends_on_the_distance_alone_and_a_shift_is_one
     scheme = SinusoidalPositions(16)
     at = {p: scheme.embed(torch.zeros(1, 1, 16), torch.tensor([[p]]))[0, 0] for p in {m, n, m + k, n + k}}
     assert torch.isclose(at[m] @ at[n], at[m + k] @ at[n + k], atol=1e-2)
-    assert torch.isclose(at[m] @ at[n], sum(math.cos((m - n) * 10_000 ** (-i / 8)) for i in range(8)) * torch.ones(()), atol=1e-2)
+    by_hand = sum(math.cos((m - n) * 10_000 ** (-i / 8)) for i in range(8))
+    assert (at[m] @ at[n]).item() == pytest.approx(by_hand, abs=1e-2)
     sin, cos = at[m].chunk(2)
     step = k * scheme.frequencies
     shifted = torch.cat((step.cos() * sin + step.sin() * cos, step.cos() * cos - step.sin() * sin))
@@ -52,10 +55,7 @@ def test_alibis_weights_are_geometric_and_the_same_with_absolute_places(n_heads)
     torch.testing.assert_close(ratios, (-scheme.slopes)[:, None].exp().expand_as(ratios), rtol=1e-4, atol=0)
     absolute = (scheme.slopes[:, None] * torch.arange(20)).softmax(-1)
     torch.testing.assert_close(absolute, weights, rtol=1e-4, atol=1e-7)
-    rounded = ALiBi(scale=0.5, rounded=True)
-    from llmwright.model.positions import RoundedALiBiPositions
-
-    near = RoundedALiBiPositions(rounded, 8).bias(torch.tensor([[19]]), 20, True)
+    near = RoundedALiBiPositions(ALiBi(scale=0.5, rounded=True), 8).bias(torch.tensor([[19]]), 20, True)
     exact = ALiBiPositions(ALiBi(scale=0.5), 8).bias(torch.tensor([[19]]), 20, True)
     torch.testing.assert_close(near.softmax(-1), exact.softmax(-1), rtol=1e-5, atol=0)  # slopes that bfloat16 has
 
@@ -97,7 +97,8 @@ def test_ntk_aware_scaling_slows_the_slowest_pair_by_the_factor_and_leaves_the_f
 def test_dynamic_scaling_changes_nothing_up_to_the_trained_length():
     for length in (0, 1, LONG):
         assert torch.equal(scaled("dynamic", 3.0, length)[0], PLAIN)
-    torch.testing.assert_close(scaled("dynamic", 1.0, 4 * LONG)[0], scaled("ntk", 4.0)[0])  # as NTK-aware by what is needed
+    # then it is NTK-aware by what is needed
+    torch.testing.assert_close(scaled("dynamic", 1.0, 4 * LONG)[0], scaled("ntk", 4.0)[0])
 
 
 @pytest.mark.parametrize("kind", ["yarn", "llama3"])

@@ -3,8 +3,8 @@ Language Models with Attention Sinks").
 
 The cache holds at most `size` positions. When it is full, the oldest go, except the first few: models leave much of
 their attention on the first tokens of a text whatever these say, and lose their way without them (section 3.1).
-Positions count within the cache (section 3.2): what stands after the gap moves up, so no position is ever beyond what the
-model was trained on. Rotary keys are turned back by as much, since two turns are one turn; ALiBi and relative
+Positions count within the cache (section 3.2): what stands after the gap moves up, so no position is ever beyond what
+the model was trained on. Rotary keys are turned back by as much, since two turns are one turn; ALiBi and relative
 positions look at places in the cache anyway.
 
 An eighth of the window goes at a time. With one token at a time, as in the paper, each step would move the whole cache,
@@ -33,8 +33,8 @@ class Window:
     def __post_init__(self):
         if self.sinks < 0 or self.size < self.sinks + 2:
             raise RequestError(
-                f"a window of {self.size} positions with {self.sinks} sinks is not allowed: sinks are 0 or more, and the "
-                f"window has at least {max(self.sinks, 0) + 2} positions, them included"
+                f"a window of {self.size} positions with {self.sinks} sinks is not allowed: sinks are 0 or more, and "
+                f"the window has at least {max(self.sinks, 0) + 2} positions, them included"
             )
 
     @property
@@ -56,7 +56,8 @@ def check(model, window: Window) -> None:
             "trained on: its rope scaling is dynamic, and keys made at one length do not fit another"
         )
     nothing = torch.zeros(1, 0, dtype=torch.long, device=model.device)
-    model.slide(KVCache(model.config, 1, 1, device=model.device), nothing, nothing)  # does the position scheme allow it?
+    # does the position scheme allow it?
+    model.slide(KVCache(model.config, 1, 1, device=model.device), nothing, nothing)
 
 
 class WindowStepper:

@@ -26,7 +26,7 @@ def _read(c: dict) -> ModelConfig:
     head_dim, bias = d_model // n_heads, bool(c.get("bias"))
     residual, n_kv_heads = _layout(c, n_heads)
     positions, context = rope.read(c, context=2048)
-    if c.get("alibi"):  # transformers adds the penalties before it divides the scores by sqrt(head_dim), and rounds them
+    if c.get("alibi"):  # transformers adds the penalties before it divides scores by sqrt(head_dim), and rounds them
         positions = ALiBi(scale=head_dim**-0.5, rounded=True)
     return ModelConfig(
         family="falcon",
