@@ -59,7 +59,7 @@ def chat(
     lines = Lines([f"/{name}" for name in COMMANDS], history)
     conversation = Conversation(made, lines, stats)
     if shown:
-        size = amount(sum(p.numel() for p in loaded.model.parameters()), "").strip()
+        size = amount(sum(p.numel() for p in loaded.model.parameters()), "")
         precision = str(loaded.model.dtype).removeprefix("torch.")
         conversation.note(f"{model}  {size} parameters, {precision}, context {loaded.model.config.context:,}")
         conversation.note("/help lists the commands; Ctrl-C stops an answer; Ctrl-D leaves\n")

@@ -1,8 +1,8 @@
 """`llmwright chat`: questions and answers until the user leaves, and the /commands between them."""
 
+import contextlib
 import signal
 import sys
-import time
 
 from ..engine.chat import Answer, Chat
 from ..errors import Error, RequestError
@@ -43,6 +43,9 @@ class Conversation:
                 with _Interrupts():
                     text = self.lines.read()
             except KeyboardInterrupt:
+                if self.lines.begun():
+                    print(file=sys.stderr)
+                    continue
                 if asked_to_leave:
                     print(file=sys.stderr)
                     return
@@ -83,9 +86,8 @@ class Conversation:
             write = _Instead("\r\033[K")
         wrapped = Wrap(write) if self.pretty else _Plain(write)
         interrupts = _Interrupts(soft=True)
-        start = time.perf_counter()
         try:
-            with interrupts:
+            with interrupts, _Quiet():
                 answer = ask(on_text=wrapped.put, stopped=lambda: interrupts.count > 0)
         finally:
             wrapped.end()
@@ -93,10 +95,10 @@ class Conversation:
                 write("")
         if answer.text.strip():
             _write("\n\n" if self.pretty else "\n")
-        for note in self.notes(answer, time.perf_counter() - start):
+        for note in self.notes(answer):
             self.note(note)
 
-    def notes(self, answer: Answer, seconds: float) -> list[str]:
+    def notes(self, answer: Answer) -> list[str]:
         found = []
         if answer.dropped:
             found.append(f"(the context is full: the oldest {_turns(answer.dropped)} not read any more)")
@@ -108,9 +110,9 @@ class Conversation:
         elif not answer.text.strip():
             found.append("(the model has nothing to say to this)")
         if self.stats:
-            rate = f", {(answer.written - 1) / answer.rest:.1f} tokens/s" if answer.written > 1 and answer.rest else ""
-            found.append(f"({answer.written:,} tokens in {seconds:.1f} s{rate}; first after {answer.first:.2f} s; read "
-                         f"{answer.prompt - answer.reused:,} tokens, {answer.reused:,} kept)")
+            rate = f", {(answer.written - 1) / answer.rest:.1f}/s" if answer.written > 1 and answer.rest else ""
+            found.append(f"({answer.written:,} token{'s' * (answer.written != 1)}{rate}, first after {answer.first:.2f} s; "
+                         f"read {answer.prompt - answer.reused:,}, kept {answer.reused:,})")
         return found
 
     def note(self, text: str) -> None:
@@ -226,3 +228,24 @@ class _Interrupts:
 
     def _counted(self, number, frame) -> None:
         self.count += 1
+
+
+class _Quiet:
+    """Keys typed meanwhile do not stand in the middle of the answer; they are read after it."""
+
+    def __enter__(self) -> None:
+        self.before = None
+        with contextlib.suppress(ImportError, OSError, ValueError):  # no terminal, or one of another kind
+            import termios
+
+            if sys.stdin.isatty():
+                self.before = termios.tcgetattr(sys.stdin)
+                changed = list(self.before)
+                changed[3] &= ~termios.ECHO
+                termios.tcsetattr(sys.stdin, termios.TCSANOW, changed)
+
+    def __exit__(self, *_) -> None:
+        if self.before is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, self.before)

@@ -7,7 +7,7 @@ BAR = 24
 PROMPT_SHOWN = 12  # tokens at a long prompt's end, and half as many at its beginning
 
 
-def show(loaded, prompt: str, sampling, *, steps: int, stop_tokens, json: bool) -> None:
+def show(loaded, prompt: str | list[int], sampling, *, steps: int, stop_tokens, json: bool) -> None:
     from ..engine.explain import explain
 
     found = explain(

@@ -51,9 +51,13 @@ def generate(
     n_shots: Annotated[int | None, typer.Option(help="Only so many of its examples; 0: none.")] = None,
     logprobs: Annotated[int | None, typer.Option(
         help="Show each token's probability and so many likelier ones.")] = None,
+    chat: Annotated[bool, typer.Option(
+        "--chat", help="The prompt is a question to a chat model: put it into the model's template.")] = False,
+    system: Annotated[str | None, typer.Option(help="With --chat: what the model is told before all else.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show each step from the text to the next token.")] = False,
     steps: Annotated[int, typer.Option(help="With --explain: so many tokens.")] = 1,
-    dtype: Annotated[str, typer.Option(help="What to compute in: float32 or bfloat16.")] = "float32",
+    dtype: Annotated[str, typer.Option(
+        help="What to compute in: float32, bfloat16, or auto, in which this machine writes faster.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Texts, token ids and log-probabilities as JSON.")] = False,
 ) -> None:
@@ -64,6 +68,7 @@ def generate(
 
     from ..errors import RequestError
     from .describe import existing
+    from .start import quickly
 
     if n < 1:
         raise RequestError(f"--n {n}: it must be at least 1")
@@ -76,13 +81,16 @@ def generate(
             raise RequestError(f"--explain follows one text, token by token: leave {name} out")
     if sinks is not None and window is None:
         raise RequestError("--sinks are of a window: give --window too")
+    if system is not None and not chat:
+        raise RequestError("--system is for a chat model: give --chat too")
     existing(model)  # before the seconds that PyTorch takes to load
 
-    from ..engine import options, shots as tasks
-    from ..engine.language_model import load
-    from ..engine.sampler import GREEDY, Sampling
-    from ..engine.window import Window
-    from ..train.machine import pick_device
+    with quickly():
+        from ..engine import chat as chats, options, shots as tasks
+        from ..engine.language_model import load
+        from ..engine.sampler import GREEDY, Sampling
+        from ..engine.window import Window
+        from ..train.machine import pick_device
 
     seed = secrets.randbits(31) if seed is None else seed
     given = dict(
@@ -99,7 +107,8 @@ def generate(
     if task:
         prompt = task.prompt(prompt, n_shots)
         stop = stop or ([task.separator] if task.separator else [])
-    loaded = load(model, dtype=dtype, device=str(pick_device(device)))
+    with quickly():
+        loaded = load(model, dtype=dtype, device=str(pick_device(device)))
     if loaded.kind == "encoder":
         from .fill import fill
 
@@ -107,8 +116,15 @@ def generate(
         return
     writes = loaded.kind == "encoder-decoder"  # a text of its own, not the prompt's continuation
     default = GREEDY if writes else Sampling(temperature=0.8, top_p=0.95)
-    sampling, search = options.choose(given, default, n)
     stop, stop_tokens = stop or (), [int(t) if t.isdecimal() else t for t in stop_token or ()]
+    if chat:
+        template, question = chats.template(loaded), {"role": "user", "content": prompt}
+        messages = [{"role": "system", "content": system}, question] if system is not None else [question]
+        prompt = template.encode(messages, add_generation_prompt=True)
+        stop_tokens += template.ends
+        sampling, search = chats.how(loaded, given, n)
+    else:
+        sampling, search = options.choose(given, default, n)
     sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     if explain:
         from .explain import show
@@ -124,15 +140,14 @@ def generate(
         results = [_as_data(loaded.tokenizer, r) for r in loaded.run([prompt], **asked)]
         print(dumps({"seed": seed, "generations": results}, ensure_ascii=False))
         return
-    before = "" if writes or task else prompt
+    before = "" if writes or task or chat else prompt
     if n == 1 and not task:
         # nothing is printed of a request that turns out wrong
         begun = []
-        result = loaded.run(
-            prompt, **asked, on_text=lambda i, text: _show(text if begun else begun.append(1) or before + text)
+        results = loaded.run(
+            [prompt], **asked, on_text=lambda i, text: _show(text if begun else begun.append(1) or before + text)
         )
         _show("\n" if begun else f"{before}\n")
-        results = [result]
     else:
         results = loaded.run([prompt], **asked)
         for number, result in enumerate(results, 1):

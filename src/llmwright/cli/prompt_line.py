@@ -17,16 +17,18 @@ class Lines:
     def __init__(self, words: Sequence[str] = (), history: Path | None = None):
         """`words`: what Tab completes. `history`: a file with the lines of earlier times."""
         self.terminal = sys.stdin.isatty()
-        self.history, self.readline = history, None
+        self.history, self.readline, self.unfinished = history, None, False
         if self.terminal:
             self._edit(words)
         else:
             sys.stdin.reconfigure(encoding="utf-8", errors="replace")
 
     def read(self) -> str | None:
+        self.unfinished = False
         line = self._line("> ")
         if line is None:
             return None
+        self.unfinished = True  # more lines may follow
         text, quoted = line, line.lstrip().startswith(QUOTES)
         if quoted:
             text = line.lstrip()[len(QUOTES) :]
@@ -42,6 +44,10 @@ class Lines:
             if more is None:
                 break
         return text
+
+    def begun(self) -> bool:
+        """Whether something was typed when the reading was interrupted."""
+        return self.unfinished or bool(self.readline and self.readline.get_line_buffer())
 
     def save(self) -> None:
         """Remember the lines for the next time."""
@@ -79,3 +85,5 @@ class Lines:
         readline.set_completer(lambda text, n: [*(word for word in words if text and word.startswith(text)), None][n])
         editline = "libedit" in (readline.__doc__ or "")
         readline.parse_and_bind("bind ^I rl_complete" if editline else "tab: complete")
+        if not editline:
+            readline.parse_and_bind("set enable-bracketed-paste on")  # several pasted lines are one message

@@ -11,11 +11,11 @@ ITEM = re.compile(r"\d+[.)]|[-*•]")  # what begins a list's item, whose furthe
 
 
 class Wrap:
-    """`put(piece)` as it comes, `end()` after the last. Spaces before the first word are left out."""
+    """`put(piece)` as it comes, `end()` after the last. Empty lines and spaces at both ends of the text are left out."""
 
     def __init__(self, write: Callable[[str], None], columns: Callable[[], int] | None = None):
         self.write, self.columns = write, columns or (lambda: shutil.get_terminal_size().columns)
-        self.word, self.spaces, self.line, self.indent = "", "", "", 0
+        self.word, self.spaces, self.newlines, self.line, self.indent = "", "", "", "", 0
         self.begun = self.code = False
 
     def put(self, piece: str) -> None:
@@ -39,15 +39,14 @@ class Wrap:
         self._flush()
         if self.line.lstrip().startswith("```"):
             self.code = not self.code
-        if self.begun:
-            self.write("\n")
+        self.newlines += "\n"  # written when a word follows
         self.spaces, self.line, self.indent = "", "", 0
 
     def _flush(self) -> None:
         if not self.word:
             return
         if not self.begun:
-            self.spaces, self.begun = "", True
+            self.spaces, self.newlines, self.begun = "", "", True
         if not self.line:
             self.indent = width(self.spaces) + (width(self.word) + 1 if ITEM.fullmatch(self.word) else 0)
         room = self.columns() - 1
@@ -55,6 +54,6 @@ class Wrap:
             self.indent = min(self.indent, room // 2)
             self.write("\n")
             self.spaces, self.line = " " * self.indent, ""
-        self.write(self.spaces + self.word)
+        self.write(self.newlines + self.spaces + self.word)
         self.line += self.spaces + self.word
-        self.word = self.spaces = ""
+        self.word = self.spaces = self.newlines = ""

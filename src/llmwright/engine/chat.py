@@ -14,15 +14,17 @@ from pathlib import Path
 from ..checkpoint.files import write_json
 from ..errors import RequestError
 from ..tokens.chat_template import ChatTemplate, find
+from .beam import Beams
 from .generate import Generation
 from .kept import KeptStepper, Stopped
-from .options import CUTS, choose
+from .options import CUTS, SEARCH, choose
 from .sampler import Sampling
 
 MAX_TOKENS = 512
-# where the model's generation_config.json says nothing; small models lose their way at what is usual for large ones, and
-# the makers of SmolLM2 advise 0.2 for theirs
-USUAL, SMALL, SMALL_UP_TO = Sampling(temperature=0.7, top_p=0.9), Sampling(temperature=0.2, top_p=0.9), 1_000_000_000
+# Where the model's generation_config.json says nothing. Small models lose their way at what is usual for large ones: of
+# 16 answers by SmolLM2-135M, 0.7 and 0.9 let 5 run in circles, these none.
+USUAL = Sampling(temperature=0.7, top_p=0.9)
+SMALL, SMALL_UP_TO = Sampling(temperature=0.2, top_p=0.9, repetition_penalty=1.1), 1_000_000_000
 HEAT = ("temperature", *CUTS)
 
 
@@ -39,15 +41,14 @@ def template(loaded) -> ChatTemplate:
     return found
 
 
-def sampling(loaded, given: dict) -> Sampling:
-    """How an answer is drawn: as `given` (the fields of `Sampling`, or greedy), else as the model's makers advise."""
-    if "beams" in given:
-        raise RequestError("beams are for generate: a conversation is drawn")
+def how(loaded, given: dict, n: int = 1) -> tuple[Sampling, Beams | None]:
+    """How an answer is written: as `given` (see `options.choose`), else as the model's makers advise."""
     size = sum(p.numel() for p in loaded.model.parameters())
     default = Sampling(**loaded.advice) if loaded.advice else SMALL if size < SMALL_UP_TO else USUAL
-    chosen, _ = choose(given, default)
-    penalty = {"repetition_penalty": default.repetition_penalty} if "repetition_penalty" not in given else {}
-    return replace(chosen, **penalty)
+    sampling, beams = choose(given, default, n)
+    if "repetition_penalty" not in given and not beams:
+        sampling = replace(sampling, repetition_penalty=default.repetition_penalty)
+    return sampling, beams
 
 
 def answer(
@@ -62,8 +63,9 @@ def answer(
         messages, tools=tools, add_generation_prompt=not unfinished, continue_final_message=unfinished,
         **(template_options or {}),
     )
+    sampling, beams = how(loaded, options)
     return loaded.run(
-        [ids], max_tokens=max_tokens, sampling=sampling(loaded, options), stop=stop, stop_tokens=made.ends,
+        [ids], max_tokens=max_tokens, sampling=sampling, beams=beams, stop=stop, stop_tokens=made.ends,
         on_text=on_text and (lambda i, text: on_text(text)),
     )[0]
 
@@ -96,7 +98,7 @@ class Chat:
     def __init__(self, loaded, system: str | None = None, *, max_tokens: int = MAX_TOKENS, **options):
         self.loaded, self.template = loaded, template(loaded)
         self.options: dict = {}
-        self.seed, self.sampling = secrets.randbits(31), sampling(loaded, {})
+        self.seed, self.sampling = secrets.randbits(31), how(loaded, {})[0]
         self.draws = 0
         for name, value in {"max_tokens": max_tokens, **options}.items():
             if value is not None:
@@ -116,7 +118,9 @@ class Chat:
             return
         others = [other for other in self.options if not (other == "greedy" or (name == "greedy" and other in HEAT))]
         changed = {other: self.options[other] for other in others} | {name: value}
-        self.sampling = sampling(self.loaded, changed)
+        if name in ("beams", *SEARCH):
+            raise RequestError(f"{name} is for generate: a conversation is drawn")
+        self.sampling, _ = how(self.loaded, changed)
         self.options = changed
         if name == "seed":
             self.seed, self.draws = value, 0
@@ -139,24 +143,24 @@ class Chat:
         """Forget what was said; the system message stays."""
         self.messages, self.first = self.messages[: self.system is not None], 0
 
-    def ask(self, text: str, **how) -> Answer:
+    def ask(self, text: str, **options) -> Answer:
         """Say `text` and get an answer; both are then part of the conversation. If it is stopped before its first word,
         or fails, neither is. `on_text(piece)` gets the answer as it comes; `stopped()` is asked whether to stop it."""
         before = list(self.messages), self.first
         self.messages.append({"role": "user", "content": text})
         try:
-            return self._answer(*before, **how)
+            return self._answer(*before, **options)
         except BaseException:
             self.messages, self.first = before
             raise
 
-    def again(self, **how) -> Answer:
+    def again(self, **options) -> Answer:
         """Another answer in place of the last one. Raises RequestError when nothing was asked yet."""
         before = list(self.messages), self.first
         self._forget_answer()
         self.draws += 1
         try:
-            return self._answer(*before, **how)
+            return self._answer(*before, **options)
         except BaseException:
             self.messages, self.first = before
             raise

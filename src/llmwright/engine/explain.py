@@ -76,7 +76,7 @@ class Explanation:
 
 @torch.no_grad()
 def explain(
-    model: Transformer, tokenizer, prompt: str, *, sampling: Sampling = Sampling(), steps: int = 1,
+    model: Transformer, tokenizer, prompt: str | list[int], *, sampling: Sampling = Sampling(), steps: int = 1,
     stop_tokens: Sequence[int | str] = (),
 ) -> Explanation:
     """Follow the choice of the first `steps` tokens; fewer where the text ends. Raises RequestError as `generate`."""
@@ -111,6 +111,7 @@ def explain(
         model.train(training)
     layers = [_encoder_layer(encoder, i) for i in range(model.config.n_encoder_layers)] if source else []
     text = tokenizer.decode([i for i in written if i not in ends])
+    prompt = prompt if isinstance(prompt, str) else tokenizer.decode(prompt, skip_specials=False)
     return Explanation(prompt, ids, start, embedded[0].float(), layers, choices, text)
 
 
