@@ -45,7 +45,8 @@ LLAMA3 = """\
         {%- endif %}
         {{- '<|eot_id|>' }}
     {%- else %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
+        {{- message['content'] | trim + '<|eot_id|>' }}
     {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}
@@ -103,7 +104,7 @@ MISTRAL = """\
     {%- elif message["role"] == "tool" %}
         {{- '[TOOL_RESULTS] {"content": ' + message.content | string + "}[/TOOL_RESULTS]" }}
     {%- else %}
-        {{- raise_exception("Only user, assistant and tool roles are supported, with the exception of an initial optional system message!") }}
+        {{- raise_exception("Only user, assistant and tool roles are supported, and a system message before all!") }}
     {%- endif %}
 {%- endfor %}
 """
@@ -117,7 +118,8 @@ THINKS = """\
 {%- if '</think>' in content %}{% set content = content.split('</think>')[-1].lstrip('\\n') %}{% endif %}
 {% generation %}{{ turn(message.role, content) }}{% endgeneration %}
 {% endfor %}
-{%- if add_generation_prompt %}<|assistant|>{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}
+{%- if add_generation_prompt %}<|assistant|>{% endif -%}
+{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}
 """
 
 # family: template, special tokens with the flags that differ, first and last token of a text
@@ -126,8 +128,9 @@ FAMILIES = {
     "llama3": (LLAMA3, {"<|begin_of_text|>": {}, "<|start_header_id|>": {}, "<|end_header_id|>": {}, "<|eot_id|>": {},
                         "<|end_of_text|>": {}}, "<|begin_of_text|>", "<|end_of_text|>"),
     "gemma": (GEMMA, {"<bos>": {}, "<eos>": {}, "<start_of_turn>": {}, "<end_of_turn>": {}}, "<bos>", "<eos>"),
-    "mistral": (MISTRAL, {"<s>": {}, "</s>": {}, "[INST]": {}, "[/INST]": {}, "[TOOL_CALLS]": {}, "[AVAILABLE_TOOLS]": {},
-                          "[/AVAILABLE_TOOLS]": {}, "[TOOL_RESULTS]": {}, "[/TOOL_RESULTS]": {}}, "<s>", "</s>"),
+    "mistral": (MISTRAL, {"<s>": {}, "</s>": {}, "[INST]": {}, "[/INST]": {}, "[TOOL_CALLS]": {},
+                          "[AVAILABLE_TOOLS]": {}, "[/AVAILABLE_TOOLS]": {}, "[TOOL_RESULTS]": {},
+                          "[/TOOL_RESULTS]": {}}, "<s>", "</s>"),
     "thinks": (THINKS, {"<|user|>": {"rstrip": True}, "<|assistant|>": {"rstrip": True}, "<|end|>": {"rstrip": True},
                         "<|system|>": {}}, None, "<|end|>"),
 }
@@ -137,7 +140,8 @@ TOOLS = [{"type": "function", "function": {
     "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]}}}]
 CALL = {"role": "assistant", "content": None,
         "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"town": "Köln"}}}]}
-ASK, ANSWER = {"role": "user", "content": "  What is\n\n  this? 🙂 "}, {"role": "assistant", "content": "It is <b>that</b>. "}
+ASK = {"role": "user", "content": "  What is\n\n  this? 🙂 "}
+ANSWER = {"role": "assistant", "content": "It is <b>that</b>. "}
 CONVERSATIONS = {
     "one": [ASK],
     "three turns": [ASK, ANSWER, {"role": "user", "content": "And “你好”?\n"}],

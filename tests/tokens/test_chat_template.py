@@ -16,7 +16,9 @@ from llmwright.tokens.load import load
 from llmwright.tokens.tokenizer import Tokenizer
 from llmwright.tokens.train import train
 
-SENTENCES = ["What is this? It is <b>that</b>. [INST] user assistant system Be brief | im_start > <|", "def f(x): return x\n"]
+SENTENCES = [
+    "What is this? It is <b>that</b>. [INST] user assistant system Be brief | im_start > <|", "def f(x): return x\n",
+]
 
 
 @functools.cache
@@ -46,9 +48,12 @@ def smollm2_tokenizer(smollm2):
     return gguf.tokenizer(smollm2)
 
 
-OPTIONS = {"as it is": {}, "answer begins": {"add_generation_prompt": True}, "goes on": {"continue_final_message": True},
-           "tools": {"tools": TOOLS, "add_generation_prompt": True},
-           "own variable": {"enable_thinking": False, "date_string": "1 May 2025", "add_generation_prompt": True}}
+BEGIN = {"add_generation_prompt": True}
+OPTIONS = {
+    "as it is": {}, "answer begins": BEGIN, "goes on": {"continue_final_message": True},
+    "tools": {"tools": TOOLS} | BEGIN,
+    "own variable": {"enable_thinking": False, "date_string": "1 May 2025"} | BEGIN,
+}
 
 
 def same(ours: ChatTemplate, theirs, messages, options) -> bool:
@@ -83,12 +88,13 @@ def test_the_real_template_of_smollm2_gives_the_text_and_ids_of_transformers(smo
             assert same(find(smollm2_tokenizer), theirs, CONVERSATIONS[conversation], options)
 
 
-text = st.lists(st.sampled_from([*"<|im_start> \n[/INST]é", "<|im_start|>", "<|im_end|>", "[INST]", "</s>", "<|end|>", "<|user|>",
-                                "</think>", "<answer>", "\ufdd0"]), max_size=12).map("".join)
+PARTS = [*"<|im_start> \n[/INST]é", "<|im_start|>", "<|im_end|>", "[INST]", "</s>", "<|end|>", "<|user|>", "</think>",
+         "<answer>", "\ufdd0"]
+texts = st.lists(st.sampled_from(PARTS), max_size=12).map("".join)
 
 
 @settings(max_examples=150, deadline=None)
-@given(family=st.sampled_from(["chatml", "llama3", "mistral", "thinks"]), contents=st.lists(text, min_size=1, max_size=4))
+@given(family=st.sampled_from(sorted(FAMILIES.keys() - {"gemma"})), contents=st.lists(texts, min_size=1, max_size=4))
 def test_no_message_holds_a_special_token(family, contents):
     """There are as many as in a conversation that says nothing, and the text is all there."""
     made = find(tokenizer(family))
@@ -130,7 +136,8 @@ def test_inside_a_sentencepiece_text_no_space_is_put_before_a_message(shared):
 
 
 def test_the_token_that_ends_an_answer_is_found_in_the_template(smollm2_tokenizer):
-    wanted = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "mistral": "</s>", "thinks": "<|end|>"}
+    wanted = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "mistral": "</s>",
+              "thinks": "<|end|>"}
     for family, token in wanted.items():
         assert find(tokenizer(family)).ends == (tokenizer(family).special_tokens[token],)
     assert find(smollm2_tokenizer).ends == (smollm2_tokenizer.special_tokens["<|im_end|>"],)
@@ -195,7 +202,7 @@ def test_a_template_that_cannot_be_read_is_one_line(template, said):
 
 
 @pytest.mark.parametrize("template, said", [
-    ("{{ messages[0].content + messages[0].name }}", "calls for what the messages lack: 'dict object' has no attribute 'name'"),
+    ("{{ messages[0].content + messages[0].name }}", "calls for what the messages lack: 'dict object' has no"),
     ("{{ persona.name }}", "calls for what the messages lack: 'persona' is undefined"),
     ("{{ raise_exception('Only one system message!\nNot two') }}", "refuses these messages: Only one system message!"),
     ("{{ messages[0].content + 3 }}", "fails with these messages: can only concatenate str"),
@@ -205,17 +212,16 @@ def test_a_template_that_cannot_be_read_is_one_line(template, said):
     ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "fails with these messages: maximum recursion depth"),
     ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "does not end within"),
     ("{% for a in range(99999) %}{% for b in range(99999) if b < 0 %}{% endfor %}{% endfor %}", "does not end within"),
-    ("{% for a in [1] recursive %}{% if loop.depth < 9 %}{{ loop(range(9999)) }}{% endif %}{% endfor %}", "does not end"),
+    ("{% for a in [1] recursive %}{% if loop.depth < 9 %}{{ loop(range(999)) }}{% endif %}{% endfor %}", "not end"),
     ("{{ 'a' * 10**9 }}", "costs too much: it makes a text"), ("{{ [1] * 10**9 }}", "costs too much: it makes a text"),
     ("{{ 'a'.ljust(10**10) }}", "costs too much"), ("{{ 'a' | center(10**10) }}", "costs too much"),
     ("{{ '%99999999d' % 1 }}", "costs too much"), ("{{ '{:99999999}'.format(1) }}", "costs too much"),
     ("{{ '%99999999d' | format(1) }}", "costs too much"), ("{{ messages | tojson(indent=10**10) }}", "costs too much"),
     ("{{ ([['a' * 9999] * 999] * 9999) | tojson }}", "costs too much"), ("{{ 9 ** (9 ** 9) }}", "numbers without end"),
-    ("{% set n = namespace(x=['ab']) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}", "costs too much"),
-    *[(f"{{% set n = namespace(x='ab') %}}{{% for i in range(60) %}}{{% set n.x = {grow} %}}{{% endfor %}}", "costs too much")
-      for grow in ("n.x ~ n.x", "n.x + n.x", "n.x.replace('a', n.x)", "n.x | replace('a', n.x)", "[n.x, n.x] | join",
-                   "''.join([n.x, n.x])")],
-    ("{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x %}{{ n.x }}{{ n.x }}{% endset %}{% endfor %}", "too much"),
+    *[("{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x " + grow + "{% endfor %}", "costs too much")
+      for grow in ("= n.x ~ n.x %}", "= n.x + n.x %}", "= n.x.replace('a', n.x) %}", "= n.x | replace('a', n.x) %}",
+                   "= [n.x, n.x] | join %}", "= ''.join([n.x, n.x]) %}", "%}{{ n.x }}{{ n.x }}{% endset %}")],
+    ("{% set n = namespace(x=['ab']) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}", "too much"),
 ])
 def test_a_template_that_fails_or_never_ends_is_one_line(template, said):
     made = ChatTemplate(template, tokenizer("chatml"), "m.gguf")
@@ -231,7 +237,8 @@ def test_a_long_conversation_is_far_from_the_bound():
 
 @pytest.mark.parametrize("messages, said", [
     ([], "a conversation is a list of messages"), ("hi", "a conversation is a list"), (ASK, "a conversation is a list"),
-    ([{"content": "x"}], "message 1 has no role"), ([ASK, {"role": 3}], "message 2 has no role"), ([ASK, "x"], "message 2"),
+    ([{"content": "x"}], "message 1 has no role"), ([ASK, {"role": 3}], "message 2 has no role"),
+    ([ASK, "x"], "message 2"),
     ([{"role": "user"}], "message 1, of the role user, has no content"),
     ([{"role": "user", "content": b"x"}], "a conversation holds a bytes"),
 ])
@@ -246,7 +253,8 @@ def test_a_message_goes_on_only_where_there_is_one_to_go_on_with():
         with pytest.raises(RequestError, match=said):
             made.render([ASK, CALL] if not options else [ASK], continue_final_message=True, **options)
     with pytest.raises(RequestError, match="leaves the last message out"):
-        ChatTemplate("{{ messages[0].content }}", tokenizer("chatml")).render([ASK, ANSWER], continue_final_message=True)
+        first = ChatTemplate("{{ messages[0].content }}", tokenizer("chatml"))
+        first.render([ASK, ANSWER], continue_final_message=True)
 
 
 def test_the_template_cannot_change_the_callers_messages():

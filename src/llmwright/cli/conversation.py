@@ -24,13 +24,13 @@ Ctrl-C stops an answer. A line that ends in \\ goes on in the next; a line of \"
 What begins with // is said with one / and is no command."""
 COMMANDS = ("help", "system", "clear", "regenerate", "undo", "set", "save", "load", "tokens", "stats", "exit")
 WHOLE = ("top_k", "max_tokens", "seed", "min_tokens")  # settings that are whole numbers
-SHOWN = ("temperature", "top_p", "top_k", "min_p", "typical", "repetition_penalty", "presence_penalty", "frequency_penalty",
-         "min_tokens")
+SHOWN = ("temperature", "top_p", "top_k", "min_p", "typical", "repetition_penalty", "presence_penalty",
+         "frequency_penalty", "min_tokens")
 
 
 class Conversation:
-    """`run()` returns when the user leaves. Answers go to stdout; what is said about them goes to stderr, so that a pipe
-    gets answers alone."""
+    """`run()` returns when the user leaves. Answers go to stdout; what is said about them goes to stderr, so that a
+    pipe gets answers alone."""
 
     def __init__(self, chat: Chat, lines: Lines, stats: bool = False):
         self.chat, self.lines, self.stats = chat, lines, stats
@@ -73,7 +73,8 @@ class Conversation:
         if text.startswith("/") and not text.startswith("//"):
             name, _, rest = text[1:].partition(" ")
             if name not in COMMANDS:
-                raise RequestError(f"no command /{name.splitlines()[0][:40]}; /help lists them, //… says it to the model")
+                name = name.splitlines()[0][:40]
+                raise RequestError(f"no command /{name}; /help lists them, //{name} says it to the model")
             getattr(self, f"do_{name}")(rest.strip())
             return
         self.show(lambda **how: self.chat.ask(text[1:] if text.startswith("//") else text, **how))
@@ -103,7 +104,8 @@ class Conversation:
         if answer.dropped:
             found.append(f"(the context is full: the oldest {_turns(answer.dropped)} not read any more)")
         if answer.finish_reason == "stopped":
-            found.append("(stopped)" if answer.text.strip() else "(stopped before the first word; your message is not kept)")
+            early = " before the first word; your message is not kept"
+            found.append(f"(stopped{'' if answer.text.strip() else early})")
         elif answer.finish_reason == "length":
             cut = "max_tokens" if answer.written >= self.chat.max_tokens else "the context's end"
             found.append(f"(cut at {answer.written:,} tokens, {cut})")
@@ -111,7 +113,8 @@ class Conversation:
             found.append("(the model has nothing to say to this)")
         if self.stats:
             rate = f", {(answer.written - 1) / answer.rest:.1f}/s" if answer.written > 1 and answer.rest else ""
-            found.append(f"({answer.written:,} token{'s' * (answer.written != 1)}{rate}, first after {answer.first:.2f} s; "
+            written = f"{answer.written:,} token{'s' * (answer.written != 1)}"
+            found.append(f"({written}{rate}, first after {answer.first:.2f} s; "
                          f"read {answer.prompt - answer.reused:,}, kept {answer.reused:,})")
         return found
 

@@ -11,7 +11,7 @@ ITEM = re.compile(r"\d+[.)]|[-*•]")  # what begins a list's item, whose furthe
 
 
 class Wrap:
-    """`put(piece)` as it comes, `end()` after the last. Empty lines and spaces at both ends of the text are left out."""
+    """`put(piece)` as it comes, `end()` after the last. Empty lines and spaces at both ends of it are left out."""
 
     def __init__(self, write: Callable[[str], None], columns: Callable[[], int] | None = None):
         self.write, self.columns = write, columns or (lambda: shutil.get_terminal_size().columns)

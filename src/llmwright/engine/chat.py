@@ -46,7 +46,7 @@ def how(loaded, given: dict, n: int = 1) -> tuple[Sampling, Beams | None]:
     size = sum(p.numel() for p in loaded.model.parameters())
     default = Sampling(**loaded.advice) if loaded.advice else SMALL if size < SMALL_UP_TO else USUAL
     sampling, beams = choose(given, default, n)
-    if "repetition_penalty" not in given and not beams:
+    if "repetition_penalty" not in given and not sampling.greedy:
         sampling = replace(sampling, repetition_penalty=default.repetition_penalty)
     return sampling, beams
 
@@ -109,8 +109,8 @@ class Chat:
         self.set_system(system)
 
     def set(self, name: str, value) -> None:
-        """Change how the next answers are drawn: a field of `Sampling`, greedy, or max_tokens. Raises RequestError for a
-        value that is not allowed; nothing is changed then."""
+        """Change how the next answers are drawn: a field of `Sampling`, greedy, or max_tokens. Raises RequestError for
+        a value that is not allowed; nothing is changed then."""
         if name == "max_tokens":
             if not isinstance(value, int) or value < 1:
                 raise RequestError(f"max_tokens {value} is not allowed: it must be a whole number from 1 up")
@@ -168,9 +168,8 @@ class Chat:
     def undo(self) -> str:
         """Forget the last question and its answer; returns the question."""
         self._forget_answer()
-        question = self.messages.pop()["content"]
-        self.first = min(self.first, max(0, len(self.messages) - (self.system is not None) - 1))
-        return question
+        self.first = 0  # what was dropped may fit again
+        return self.messages.pop()["content"]
 
     def tokens(self) -> int:
         """How many tokens the conversation takes of the context now."""
@@ -228,7 +227,8 @@ class Chat:
             self.first = before
             system = " with the system message" if after else ""
             raise RequestError(
-                f"this message{system} has {len(ids):,} tokens, and the model reads {context:,} with its answer: say it in fewer words"
+                f"this message{system} has {len(ids):,} tokens, and the model reads {context:,} with its answer: say "
+                "it in fewer words"
             )
         return ids, dropped
 
@@ -264,4 +264,5 @@ class Chat:
             self.messages, self.first = messages, first
         else:
             self.messages.append({"role": "assistant", "content": text})
-        return Answer(text, reason, written, len(ids), self.kept.reused, times[1] - times[0], times[-1] - times[1], dropped)
+        first, rest = times[1] - times[0], times[-1] - times[1]
+        return Answer(text, reason, written, len(ids), self.kept.reused, first, rest, dropped)

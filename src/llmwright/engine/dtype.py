@@ -12,8 +12,8 @@ LARGEST = 1 << 20  # elements of one: the measurement takes a tenth of a second
 
 
 def faster(config: ModelConfig, device: str = "cpu") -> str:
-    """"bfloat16" or "float32": in which one token is computed sooner. On an accelerator bfloat16, where it has that; on a
-    CPU it is measured on products of one row with matrices like the model's."""
+    """"bfloat16" or "float32": in which one token is computed sooner. On an accelerator bfloat16, where it has that; on
+    a CPU it is measured, on products of one row with matrices like the model's."""
     device = torch.device(device)
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"

@@ -56,8 +56,8 @@ def generate(
     `n` results a prompt, side by side: draws, or with `beams` the n best. A text ends at an end token, at one of
     `stop_tokens` (ids, or each the text of one token), or before a string of `stop`. `on_text(i, piece)` is called with
     new text of result `i` as it comes. `batch` results are written at a time (prompts, with beams).
-    With a `window`, a decoder's text may be longer than its context: the oldest tokens go. `make_stepper`: who computes,
-    where it is not the usual way (`stepper.stepper`).
+    With a `window`, a decoder's text may be longer than its context: the oldest tokens go. `make_stepper`: who
+    computes, where it is not the usual one (`stepper.stepper`).
     With a seed, the text of a prompt is the same again, in whatever company (the same prompt given twice gets two
     draws, as `n=2` does). Raises RequestError for a prompt that is empty, unknown to the model, or fills its context.
     """

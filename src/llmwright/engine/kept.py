@@ -1,4 +1,4 @@
-"""One text after the other over one cache: what a text begins with is not computed again if the text before began so too.
+"""One text after the other over one cache: what a text begins with is not computed again if the one before began so.
 
 The turns of a conversation are such texts: each begins with all that was said before.
 """

@@ -78,7 +78,8 @@ class LanguageModel:
         last message is the assistant's, how it goes on.
 
         `options`: max_tokens, the fields of `Sampling` or greedy=True, stop, on_text(piece), tools, template_options.
-        Without any the text is drawn as the model's makers advise. `engine.chat.Chat` keeps what was read between turns.
+        Without any the text is drawn as the model's makers advise. `engine.chat.Chat` keeps what was read between
+        turns.
         """
         return answer(self, messages, **options)
 
@@ -120,8 +121,8 @@ def model_directory(path: Path | str) -> Path:
 def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
     """The model and tokenizer in a model directory, a run directory, a GGUF file or one of llama2.c's.
 
-    `dtype`: what it computes in, float32 or bfloat16, or "auto": in which this machine writes text faster; an encoder on
-    the CPU also int8. Raises RequestError that names what is missing or damaged.
+    `dtype`: what it computes in, float32 or bfloat16, or "auto": in which this machine writes text faster; an encoder
+    on the CPU also int8. Raises RequestError that names what is missing or damaged.
     """
     if dtype not in (*DTYPES, "auto", "int8"):
         raise RequestError(f"dtype {dtype!r} is not supported: it must be {' or '.join(DTYPES)}")
@@ -136,7 +137,8 @@ def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> La
     else:
         model, tokenizer = one_file.load(place, dtype=stored, device=device)
     if dtype == "int8" and model.config.kind != "encoder":
-        raise RequestError(f"dtype 'int8' is for encoders, and {place} is a {model.config.kind}: it must be {' or '.join(DTYPES)}")
+        right = " or ".join(DTYPES)
+        raise RequestError(f"dtype 'int8' is for encoders, and {place} is a {model.config.kind}: it must be {right}")
     if dtype == "int8":
         precision.set_precision(model, dtype)
     if tokenizer.vocab_size > model.config.vocab_size:
@@ -173,7 +175,9 @@ def _generation_settings(place: Path, vocab_size: int) -> dict:
 def _advice(found: dict) -> dict[str, float]:
     """The settings of `Sampling` in a generation_config.json that draws."""
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    advice = {name: found[name] for name in names if found.get(name) is not None} if found.get("do_sample") is True else {}
+    advice = {name: found[name] for name in names if found.get(name) is not None}
+    if found.get("do_sample") is not True:
+        return {}
     try:
         Sampling(**advice)
     except RequestError:

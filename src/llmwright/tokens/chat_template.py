@@ -22,6 +22,7 @@ from . import published
 FILE = "chat_template.jinja"
 LONGEST = 1_000_000  # characters of a template; the longest published ones have some 20,000
 MARK, TAG = "\ufdd0", "\ufdd1"  # noncharacters: not for text (Unicode 16, section 23.7)
+SUCH = '{"role": "user", "content": "Hello"}'
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
@@ -58,7 +59,7 @@ class ChatTemplate:
         return self._render(*_arguments(messages, **options))
 
     def encode(self, messages: Sequence[Mapping], **options) -> list[int]:
-        """The ids of what `render` gives. Nothing goes before it: the beginning of a text is the template's to write."""
+        """The ids of what `render` gives. Nothing goes before it: a text's beginning is the template's to write."""
         arguments = _arguments(messages, **options)
         text = self._render(*arguments)
         if not self.tokenizer.special_tokens:
@@ -102,7 +103,8 @@ class ChatTemplate:
             raise self._error(f"does what a template may not: {_first_line(error)}") from None
         except jinja2.TemplateError as error:
             raise self._error(f"refuses these messages: {_first_line(error)}") from None
-        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError, MemoryError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError,
+                MemoryError) as error:
             raise self._error(f"fails with these messages: {_first_line(error)}") from None
         if not go_on:
             return text
@@ -131,8 +133,8 @@ class ChatTemplate:
         return ids
 
     def _inside(self, piece: str) -> list[int]:
-        """The ids of `piece`, no special tokens among them, as they are inside a text: SentencePiece puts a space before
-        the beginning of one."""
+        """The ids of `piece`, no special tokens among them, as they are inside a text: SentencePiece puts a space
+        before the beginning of one."""
         before = self.tokenizer.encode("\n")
         ids = self.tokenizer.encode("\n" + piece)
         return ids[len(before) :] if ids[: len(before)] == before else self.tokenizer.encode(piece)
@@ -144,7 +146,8 @@ class ChatTemplate:
     @cached_property
     def _special(self) -> re.Pattern:
         """A special token, of several that begin alike the longest."""
-        return re.compile("|".join(map(re.escape, sorted(self.tokenizer.special_tokens, key=len, reverse=True))) or "(?!)")
+        tokens = sorted(self.tokenizer.special_tokens, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, tokens)) or "(?!)")
 
     @cached_property
     def _begins(self) -> re.Pattern:
@@ -176,9 +179,11 @@ def find(tokenizer, where: str = "the model", *, tools: bool = False) -> ChatTem
         named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, Mapping)}
         found = (named.get("tool_use") if tools else None) or named.get("default")
         if found is None and named:
-            raise RequestError(f"{where}: it has chat templates named {', '.join(map(str, named))}, and none is the default")
+            names = ", ".join(map(str, named))
+            raise RequestError(f"{where}: it has chat templates named {names}, and none is the default")
     if found is not None and not isinstance(found, str):
-        raise RequestError(f"{where}: its chat_template is a {type(found).__name__}; it must be a text or a list of named ones")
+        kind = type(found).__name__
+        raise RequestError(f"{where}: its chat_template is a {kind}; it must be a text or a list of named ones")
     return ChatTemplate(found, tokenizer, where) if found else None
 
 
@@ -200,11 +205,11 @@ def _arguments(
 ) -> tuple[list[dict], dict]:
     """Messages and variables as the template sees them: plain data, nothing of the caller's own."""
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence) or not messages:
-        raise RequestError('a conversation is a list of messages, such as [{"role": "user", "content": "Hello"}]')
+        raise RequestError(f"a conversation is a list of messages, such as [{SUCH}]")
     found = []
     for number, message in enumerate(messages, 1):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise RequestError(f'message {number} has no role: it must be such as {{"role": "user", "content": "Hello"}}')
+            raise RequestError(f"message {number} has no role; right is {SUCH}")
         message = {key: value for key, value in message.items() if value is not None}
         if "content" not in message and not message.get("tool_calls"):
             raise RequestError(f"message {number}, of the role {message['role']}, has no content")
@@ -228,8 +233,8 @@ def _plain(value):
         return str(value).replace(MARK, "").replace(TAG, "")
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    raise RequestError(f"a conversation holds a {type(value).__name__}, {str(value)[:40]!r}; it must be text, numbers, lists "
-                       "and tables, as JSON has them")
+    raise RequestError(f"a conversation holds a {type(value).__name__}, {str(value)[:40]!r}; it must be text, numbers, "
+                       "lists and tables, as JSON has them")
 
 
 def _marked(value, where: re.Pattern):

@@ -1,4 +1,4 @@
-"""Jinja for templates that strangers wrote: its sandbox keeps them from the machine, and what they cost is bounded here.
+"""Jinja for templates that strangers wrote: its sandbox keeps them from the machine; what they cost is bounded here.
 
 Turns of loops, calls and filters are counted, and no text may grow beyond a limit, so a template that would run forever
 or fill the memory ends in an error. It renders as transformers does (trimmed blocks, `break` and `continue`, JSON as it
