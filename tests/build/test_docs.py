@@ -100,8 +100,14 @@ def test_the_pages_show_commands():
     assert len(shown) > 20 and {c.split()[1] for _, c in shown} >= {"build", "pretrain", "prepare", "eval", "generate", "info"}
 
 
+def prose(page: Path) -> str:
+    """The page without its blocks of code, in which `a[i](b)` is no link."""
+    return re.sub(r"^```.*?^```$|^    [^\n]*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
 def test_every_link_in_the_pages_leads_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+    found = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)#]+)\)", prose(page))]
+    assert len(found) > 50
+    for page, target in found:
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

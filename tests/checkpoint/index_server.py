@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import ssl
+import sys
 import threading
 import time
 import zipfile
@@ -68,6 +69,11 @@ class Server(http.server.ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request, client_address) -> None:
+        """A client that goes away, as those that a test interrupts do, is no news; the default prints its traceback."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
     def close(self) -> None:
         self.shutdown()

@@ -27,10 +27,12 @@ class Wrap:
             elif character in " \t" and not self.code:
                 self._flush()
                 self.spaces += character.expandtabs(4)
+            elif width(character) > 1 or self.code:  # scripts without spaces break anywhere
+                self._flush()
+                self.word = character
+                self._flush()
             else:
                 self.word += character
-                if width(character) > 1 or self.code:  # scripts without spaces break anywhere
-                    self._flush()
 
     def end(self) -> None:
         self._flush()

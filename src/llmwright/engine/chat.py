@@ -177,7 +177,10 @@ class Chat:
 
     def save(self, path: Path | str) -> None:
         """Write the conversation as JSON, in the form that OpenAI's and others' interfaces take."""
-        write_json(Path(path).expanduser(), {"model": str(self.loaded.path), "messages": self.messages})
+        try:
+            write_json(Path(path).expanduser(), {"model": str(self.loaded.path), "messages": self.messages})
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
     def load(self, path: Path | str) -> None:
         """Go on with a conversation that `save` wrote, or with a JSON list of messages. Raises RequestError when it is
