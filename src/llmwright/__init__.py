@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "load": "engine.language_model",
+    "Chat": "engine.chat",
     "LanguageModel": "engine.language_model",
     "Generation": "engine.generate",
     "Sampling": "engine.sampler",

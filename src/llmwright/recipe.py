@@ -175,6 +175,7 @@ class Tokenizer(Section):
     kind: Literal["bpe", "unigram", "wordpiece", "chars", "bytes"] = "bpe"
     vocab_size: int = Field(4096, ge=256, le=262_144)  # not for chars and bytes, which take what the text has
     path: str | None = None  # a tokenizer.json, a model directory, vocab.bpe, vocab.txt or a SentencePiece .model
+    pattern: Literal["llmwright", "gpt-2", "llama-bpe"] = "llmwright"  # how bpe cuts text first; llama.cpp knows the others
     sample_bytes: int = Field(64_000_000, ge=1)  # of training text to train on
     mask: bool = False  # whether there must be a mask token; the masked objective sets it
     sentinels: int = Field(0, ge=0, le=1000)  # how many <extra_id_0>, … there must be; the span objective sets 100

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHOWN = re.compile(r"^ {4}(?:\.venv/bin/)?(llmwright .+)$|`(llmwright [^`]+)`", re.M)
 NOT_RUN = {"design.md": "the plan of the whole project, ahead of the code", "plan.md": "run by tests/plan", "pull.md": "needs the hub",
-           "embed.md": "run by tests/engine"}
+           "embed.md": "run by tests/engine", "chat.md": "run by tests/cli"}
 PAIRS = ["tokenizer.vocab_size=400", "model.d_model=32"]  # the few pairs of the test support no more
 HIDDEN = ["data.corpus=notes", "tokenizer.vocab_size=1024", "model.d_model=32"]  # masked and span: little text will do
 SMALLER = ["train.steps=2", "eval.completions=0", "eval.check=null", "eval.tokens=500", "train.tensorboard=false", "train.batch=2"]

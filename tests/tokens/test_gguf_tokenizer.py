@@ -12,6 +12,7 @@ from llmwright.tokens import gguf_tokenizer
 from llmwright.tokens.gguf_pre_tokenizers import NAMES, PRE_TOKENIZERS, WHOLE_WORDS_FIRST
 from llmwright.tokens.load import load
 from llmwright.tokens.tokenizer import Tokenizer
+from llmwright.tokens.train import train
 
 sys.path.append(str(Path(__file__).parents[1] / "checkpoint"))
 import gguf_case  # noqa: E402
@@ -137,6 +138,29 @@ def test_what_llama_cpp_cannot_cut_is_refused_unless_another_way_is_accepted(tra
     assert values["tokenizer.ggml.pre"] == "llama-bpe"
     again = read(values)  # here the file's own tokenizer.json is the truth
     assert again.fingerprint == ours.fingerprint and (again.bos_id, again.pad_id) == (ours.bos_id, ours.pad_id)
+
+
+@pytest.fixture(scope="module")
+def known(corpus):
+    """Tokenizers trained with the patterns that llama.cpp knows."""
+    return {pattern: train(corpus, "bpe", 2000, pattern=pattern) for pattern in ("gpt-2", "llama-bpe")}
+
+
+def test_one_trained_for_llama_cpp_needs_no_other_way(known):
+    for pattern, made in known.items():
+        values = gguf_tokenizer.write(made, made.vocab_size)
+        assert values["tokenizer.ggml.pre"] == pattern and "tokenizer.huggingface.json" not in values
+        again = read(values)
+        assert [again.encode(text) for text in TEXTS] == [made.encode(text) for text in TEXTS]
+        assert [made.decode(made.encode(text)) for text in TEXTS] == TEXTS
+        assert made._bulk is not None  # and it is as fast as the library for its pattern can be
+
+
+def test_one_trained_for_llama_cpp_gives_llama_cpps_ids(known, tmp_path):
+    jobs = [(vocabulary_file(tmp_path / f"{pattern}.gguf", gguf_tokenizer.write(made, made.vocab_size)), TEXTS)
+            for pattern, made in known.items()]
+    ours = [[made.encode(text) for text in TEXTS] for made in known.values()]
+    assert gguf_case.llama_cpp(ENCODE, jobs) == ours and ours[0] != ours[1]
 
 
 @pytest.mark.parametrize("kind", ["unigram", "wordpiece", "chars"])

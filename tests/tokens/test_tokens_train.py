@@ -161,6 +161,15 @@ def test_empty_text_is_refused(kind, texts):
         train(texts, kind, 1000)
 
 
+@pytest.mark.parametrize(("kind", "pattern", "said"), [
+    ("bpe", "gpt2", "'gpt2' is not known: llmwright, gpt-2, llama-bpe"),
+    ("unigram", "gpt-2", "for kind bpe; this is unigram"),
+])
+def test_a_pattern_that_cannot_be_used_is_refused(kind, pattern, said):
+    with pytest.raises(RequestError, match=said):
+        train(["some text"], kind, 300, pattern=pattern)
+
+
 @pytest.mark.parametrize(("kind", "size", "message"), [
     ("bpe", 255, "255 is not allowed: 256 to 262144"), ("unigram", 262_145, "not allowed"),
     ("wordpiece", 300, "too small for wordpiece"), ("bpee", 1000, "'bpee' is not known"),

@@ -24,6 +24,7 @@ NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 STRING, ARRAY = 8, 9
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LONGEST_NAME = 65_535  # bytes; the format's own limit
+PIECE = 1 << 22  # weights that are decoded to another type at a time; a multiple of every block
 REQUIRED = object()
 
 
@@ -82,15 +83,21 @@ class Entry:
         step = self.nbytes // self.shape[0]
         return [replace(self, shape=shape, offset=self.offset + i * step) for i in range(self.shape[0])]
 
-    def read(self) -> torch.Tensor:
-        """The weights: plain floats as they lie in the file, mapped; blocks decoded to float32."""
+    def read(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The weights: plain floats as they lie in the file, mapped; blocks decoded, to `dtype` piece by piece."""
         if self.kind.name in FLOATS:
             dtype = FLOATS[self.kind.name]
             return torch.frombuffer(self.file.map, dtype=dtype, count=self.weights, offset=self.offset).view(self.shape)
         data = np.frombuffer(self.file.map, np.uint8, self.nbytes, self.offset)
-        weights = torch.from_numpy(decode(data, self.kind)).view(self.shape)
+        weights = torch.empty(self.weights, dtype=dtype)
+        if dtype == torch.float32:
+            decode(data, self.kind, weights.numpy())
+        else:
+            for start in range(0, self.weights, PIECE):
+                piece = data[self.kind.nbytes(start) : self.kind.nbytes(start + PIECE)]
+                weights[start : start + PIECE] = torch.from_numpy(decode(piece, self.kind))
         self.forget()
-        return weights
+        return weights.view(self.shape)
 
     def forget(self) -> None:
         """Let the system take back the pages that hold this tensor alone; they can be read from the file again."""

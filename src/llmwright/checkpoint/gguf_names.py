@@ -117,8 +117,8 @@ def _stored(name: str, entry: Entry, change: Change | None, c: dict) -> Stored:
         except RuntimeError:  # it does not even divide; the shape itself says what is wrong
             change = None
         else:
-            def read() -> Tensor:
-                return change.undo(entry.read(), c)
+            def read(dtype: torch.dtype) -> Tensor:
+                return change.undo(entry.read(dtype), c)
     return Stored(name, shape, entry.kind.name, entry.file.path, True, read, entry.forget)
 
 

@@ -110,7 +110,7 @@ def _parts(c: dict) -> list[tuple[str, tuple[int, ...]]]:
 def _tensor(path: Path, mapped: mmap.mmap, name: str, shape: tuple[int, ...], at: int, c: dict) -> Stored:
     heads = "num_attention_heads" if "q_proj" in name else "num_key_value_heads" if "k_proj" in name else None
 
-    def read() -> Tensor:
+    def read(dtype: torch.dtype) -> Tensor:
         tensor = torch.frombuffer(mapped, dtype=torch.float32, count=math.prod(shape), offset=at).view(shape)
         return pairs(heads).undo(tensor, c) if heads else tensor
 

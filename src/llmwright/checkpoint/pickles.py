@@ -40,7 +40,7 @@ def stored(path: Path) -> list[Stored]:
                                "hold so many numbers")
     floats = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     return [Stored(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), path, tensor.dtype in floats,
-                   lambda tensor=tensor: tensor.detach()) for name, tensor in found.items()]
+                   lambda dtype, tensor=tensor: tensor.detach()) for name, tensor in found.items()]
 
 
 def _load(path: Path):

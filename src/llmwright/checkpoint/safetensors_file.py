@@ -142,7 +142,7 @@ def stored(path: Path) -> list[Stored]:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # a change to a weight stays in memory
     return [
         Stored(name, entry.shape, entry.dtype, path, entry.dtype in FLOATS,
-               lambda entry=entry: _tensor(mapped, entry), lambda entry=entry: _forget(mapped, entry))
+               lambda dtype, entry=entry: _tensor(mapped, entry), lambda entry=entry: _forget(mapped, entry))
         for name, entry in entries.items()
     ]
 

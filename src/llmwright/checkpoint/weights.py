@@ -25,15 +25,16 @@ PIECE = 8_000_000  # elements that are converted at a time
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file, under its published name. `read` gives it, mapped where the format allows; `forget` gives the
-    memory of what was mapped back. `dtype` is the format's own word; `floating`: whether it holds plain floats."""
+    """A tensor in a file, under its published name. `read(dtype)` gives it: mapped where the format allows, of whatever
+    dtype it has there; decoded to `dtype` where it does not. `forget` gives the memory of what was mapped back. `dtype`
+    is the format's own word; `floating`: whether it holds plain floats."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     file: Path
     floating: bool
-    read: Callable[[], Tensor]
+    read: Callable[[torch.dtype], Tensor]
     forget: Callable[[], None] = lambda: None
 
 
@@ -105,11 +106,12 @@ def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
 
 
 def _fill(model: nn.Module, places: dict, rule, stored: Stored, device: torch.device) -> None:
-    tensor = stored.read()
-    shapes = {name: getattr(*places[name][0]).shape for name in rule.ours}
+    wanted = {name: getattr(*places[name][0]) for name in rule.ours}
+    tensor = stored.read(next(iter(wanted.values())).dtype)
+    shapes = {name: weight.shape for name, weight in wanted.items()}
     mapped = False
     for name, part in from_published(tensor, rule, shapes).items():
-        old = getattr(*places[name][0])
+        old = wanted[name]
         weight = part if _fits(part, old, device) else _converted(part, old.dtype, device, stored)
         mapped |= weight.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
         new = nn.Parameter(weight, old.requires_grad)

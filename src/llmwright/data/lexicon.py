@@ -28,8 +28,8 @@ def make_tokenizer(wanted: recipe.Tokenizer, texts: Iterable[str], progress: Pro
         return tokenizer
     from ..tokens.train import train
 
-    return train(_at_most(texts, wanted.sample_bytes), wanted.kind, wanted.vocab_size, progress, mask=wanted.mask,
-                 sentinels=wanted.sentinels, closed=closed or wanted.sentinels > 0)
+    return train(_at_most(texts, wanted.sample_bytes), wanted.kind, wanted.vocab_size, progress, pattern=wanted.pattern,
+                 mask=wanted.mask, sentinels=wanted.sentinels, closed=closed or wanted.sentinels > 0)
 
 
 def _at_most(texts: Iterable[str], n_bytes: int):

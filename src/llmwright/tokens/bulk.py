@@ -33,6 +33,7 @@ GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|
 _GPT4 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
          r"|\s+(?!\S)|\s+")
 PATTERNS = {PATTERN, GPT2, _GPT4 % "{1,3}", _GPT4 % ""}  # ours, GPT-2, Llama 3, Qwen 2 and 3
+TRAINED = {"llmwright": PATTERN, "gpt-2": GPT2, "llama-bpe": _GPT4 % "{1,3}"}  # `train` can use; llama.cpp's names
 
 # Letters, digits and marks that came with Unicode 13, 14, 15, 15.1, 16 and 17.
 NEW_CHARACTERS = "\u08be\U00018b00\u0870\U0001e290\U0001e4d0\U00011f50\U0002ebf0\u1c89\U00010d40\u0897\ua7ce\u1acf"

@@ -171,7 +171,8 @@ def write(tokenizer: Tokenizer, rows: int, pre: str | None = None) -> dict:
         if found is None and pre is None:
             raise RequestError(
                 "llama.cpp knows no tokenizer that cuts text as this one does; --pre llama-bpe (or another name) "
-                "writes that one instead, which cuts some words elsewhere than the model has learned")
+                "writes that one instead, which cuts some words elsewhere than the model has learned; a model trained "
+                "with tokenizer.pattern=llama-bpe needs none")
         entries |= {"model": "gpt2", "pre": pre or found, "merges": [
             merge if isinstance(merge, str) else " ".join(merge) for merge in tree["model"]["merges"]]}
     else:

@@ -1,6 +1,6 @@
 """Train a tokenizer on text: byte-level BPE, Unigram, WordPiece, characters or bytes.
 
-The three that learn subwords cut the text the same way (bulk.PATTERN) and write it in the byte-level alphabet, so
+The three that learn subwords cut the text the same way first (bulk.PATTERN) and write it in the byte-level alphabet, so
 they lose nothing, know every text, and differ in one thing only, how the vocabulary is chosen and applied:
 
 bpe        merge the most frequent pair again and again (Sennrich et al. 2016); byte-level as in GPT-2
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from ..errors import RequestError
 from ..progress import Progress
 from . import bytelevel
-from .bulk import PATTERN
+from .bulk import TRAINED
 from .tokenizer import Tokenizer
 
 END = "<|endoftext|>"  # begins and ends a document
@@ -31,12 +31,13 @@ WORD_CHARS = 64  # wordpiece looks for the longest match from each place, so lon
 
 
 def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progress: Progress = Progress(),
-          specials: Iterable[str] = (), *, mask: bool = False, sentinels: int = 0,
+          specials: Iterable[str] = (), *, pattern: str = "llmwright", mask: bool = False, sentinels: int = 0,
           closed: bool = False) -> Tokenizer:
     """Train on `texts`, read once.
 
     vocab_size: tokens in all, special ones included; chars and bytes take what there is and ignore it.
     specials: special tokens beside <|endoftext|> and <|pad|>, for example a chat format's.
+    pattern: how bpe cuts the text first: our own way, or one of bulk.TRAINED that other tools know by name.
     mask: whether there is a mask token. sentinels: how many <extra_id_0>, … there are; as in T5 the first has the
     highest id of all, and so on downwards.
     closed: <|endoftext|> goes behind a text, as an encoder-decoder reads it, and not in front.
@@ -47,6 +48,10 @@ def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progr
         raise RequestError(f"tokenizer.kind: {kind!r} is not known: {', '.join(KINDS)}")
     if kind not in ("chars", "bytes") and not SMALLEST <= vocab_size <= LARGEST:
         raise RequestError(f"tokenizer.vocab_size: {vocab_size} is not allowed: {SMALLEST} to {LARGEST}")
+    if pattern not in TRAINED:
+        raise RequestError(f"tokenizer.pattern: {pattern!r} is not known: {', '.join(TRAINED)}")
+    if pattern != "llmwright" and kind != "bpe":
+        raise RequestError(f"tokenizer.pattern: {pattern!r} is a way to cut text for kind bpe; this is {kind}")
     own = [END, PAD, *([UNKNOWN] if kind == "chars" else []), *([MASK] if mask else [])]
     special = list(dict.fromkeys([*own, *specials]))
     if kind == "bytes":
@@ -56,7 +61,7 @@ def train(texts: Iterable[str], kind: str = "bpe", vocab_size: int = 4096, progr
         characters = sorted(set().union(*map(set, counted)))
         counted.check()
         return _finish(_chars_tree(special, characters), special, 0, sentinels, closed)
-    tree = _learn(kind, vocab_size - sentinels, special, counted)
+    tree = _learn(kind, vocab_size - sentinels, special, counted, pattern)
     counted.check()
     size = len(tree["model"]["vocab"]) + sentinels
     if size < vocab_size:
@@ -87,17 +92,18 @@ class _Counted:
             raise RequestError("the training text of the tokenizer is empty: there is nothing to learn from")
 
 
-def _learn(kind: str, vocab_size: int, special: list[str], texts: Iterable[str]) -> dict:
+def _learn(kind: str, vocab_size: int, special: list[str], texts: Iterable[str], pattern: str) -> dict:
     """The tree of a trained subword tokenizer."""
     import json
 
     from tokenizers import Regex, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Library
 
-    cuts = [pre_tokenizers.Split(Regex(PATTERN), "isolated")]
+    whole = pattern == "gpt-2"  # its pattern is part of the step ByteLevel
+    cuts = [] if whole else [pre_tokenizers.Split(Regex(TRAINED[pattern]), "isolated")]
     if kind == "wordpiece":
         cuts.append(pre_tokenizers.Split(Regex(f"(?m:.{{1,{WORD_CHARS}}})"), "isolated"))
-    cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+    cuts.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=whole))
     alphabet = [bytelevel.CHARACTER[byte] for byte in bytelevel.UTF8_BYTES]
     common = {"show_progress": False, "special_tokens": special, "initial_alphabet": alphabet}
     if kind == "wordpiece":
@@ -123,6 +129,8 @@ def _learn(kind: str, vocab_size: int, special: list[str], texts: Iterable[str])
     tree = json.loads(core.to_str())
     if kind == "wordpiece":
         tree["model"]["continuing_subword_prefix"] = CONTINUES
+    if pattern == "llama-bpe":  # as Llama 3's tokenizer: a piece that is a token is taken whole
+        tree["model"]["ignore_merges"] = True
     return tree
 
 
