@@ -17,14 +17,15 @@ from ..errors import RequestError
 from . import attention as _attention
 from . import cross_entropy as _cross_entropy
 from . import layer_norm as _layer_norm
-from . import fused, int8, native, plain, reference
+from . import fused, int8, native, paged, plain, quantized, reference, steady
 from .int8 import Int8Weight
+from .quantized import QuantizedWeight
 
 OPERATIONS = (
-    "attention", "dropout", "layer_norm", "linear_cross_entropy", "linear_int8", "rms_norm", "rotary", "swiglu",
-    "token_losses",
+    "attention", "dropout", "layer_norm", "linear_cross_entropy", "linear_int8", "linear_quantized", "linear_steady",
+    "paged_attention", "rms_norm", "rotary", "swiglu", "token_losses",
 )
-__all__ = [*OPERATIONS, "Int8Weight", "int8_weight", "using"]
+__all__ = [*OPERATIONS, "Int8Weight", "QuantizedWeight", "int8_weight", "quantized_weight", "using"]
 
 
 @functools.cache
@@ -52,8 +53,12 @@ _mode._dynamo_marked_constant = True  # as torch.compiler.assume_constant_result
 def using(device: str | torch.device = "cpu") -> dict[str, str]:
     """Which implementation each operation has on `device`: "reference", "torch" or "native" (float32, bfloat16)."""
     mode = "torch" if torch.device(device).type != "cpu" and _mode() == "native" else _mode()
-    plainly = {} if mode == "native" and int8.here() else {"linear_int8": "reference"}
-    return {name: mode for name in OPERATIONS} | plainly
+    found = {name: mode for name in OPERATIONS}
+    if mode != "native" or not int8.here():
+        found["linear_int8"] = "reference"
+    if mode == "native" and not quantized.here():
+        found["linear_quantized"] = "torch"
+    return found
 
 
 def _native(*tensors: Tensor) -> bool:
@@ -108,6 +113,18 @@ def attention(
     return _attention.plain(q, k, v, mask=mask, causal=causal, **options)
 
 
+def paged_attention(
+    q: Tensor, keys: Tensor, values: Tensor, tables: Tensor, rows: Tensor, positions: Tensor, *,
+    scale: float | None = None, window: int | None = None, softcap: float | None = None, key_bias: Tensor | None = None,
+) -> Tensor:
+    options = dict(scale=scale, window=window, softcap=softcap, key_bias=key_bias)
+    if _mode() == "reference":
+        return reference.paged_attention(q, keys, values, tables, rows, positions, **options)
+    if _native(q, keys, values) and keys.is_contiguous() and values.is_contiguous() and tables.stride(1) == 1:
+        return paged.attend(q, keys, values, tables, rows, positions, **options)
+    return paged.plain(attention, q, keys, values, tables, rows, positions, **options)
+
+
 def int8_weight(weight: Tensor, bias: Tensor | None = None) -> Int8Weight:
     """A layer's matrix (F, K) and bias for `linear_int8`."""
     quantized, scale = reference.quantize_weight(weight.detach())
@@ -120,6 +137,25 @@ def linear_int8(x: Tensor, w: Int8Weight, *, gelu: bool = False) -> Tensor:
     if w.panels is not None and _native(x):
         return int8.linear(x, w, gelu)
     return reference.linear_int8(x, w.weight, w.scale, w.bias, gelu=gelu)
+
+
+def quantized_weight(weight: Tensor, bias: Tensor | None = None, bits: int = 8) -> QuantizedWeight:
+    """A layer's matrix (F, K) and bias for `linear_quantized`, in 8 or 4 bits."""
+    return quantized.make(weight, bias, bits, using(weight.device)["linear_quantized"] == "native")
+
+
+def linear_quantized(x: Tensor, w: QuantizedWeight) -> Tensor:
+    """x · Wᵀ + bias of a layer in 8 or 4 bits (`quantized_weight`); what that is: `reference.linear_quantized`. Where its
+    native kernel does not serve, x keeps its own precision. `x` (..., K); (..., F), of x's dtype; without gradients."""
+    return quantized.linear(x, w) if w.panels is not None and _native(x) else quantized.plain(x, w)
+
+
+def linear_steady(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if _mode() == "reference":
+        return reference.linear_steady(x, weight, bias)
+    if _native(x, weight) and not torch.is_grad_enabled() and weight.is_contiguous():
+        return steady.linear(x, weight, bias)
+    return steady.plain(x, weight, bias)
 
 
 def linear_cross_entropy(
@@ -138,4 +174,4 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 
 for _name in OPERATIONS:
-    globals()[_name].__doc__ = getattr(reference, _name).__doc__
+    globals()[_name].__doc__ = globals()[_name].__doc__ or getattr(reference, _name).__doc__

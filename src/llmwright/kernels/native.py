@@ -31,6 +31,8 @@ SIGNATURES = {
     "rotary": "pplpplfpi", "swiglu_forward": "plplllpi", "swiglu_backward": "plplplllppi",
     "layer_norm_forward": "plplllppfppppi", "layer_norm_backward": "plplllppppppli",
     "linear_int8": "plllpppplipi", "linear_int8_here": "p",
+    "linear_quantized": "plllpplipi", "linear_quantized_here": "p", "linear_steady": "plllpplpi",
+    "paged_attention": "plpppl" "pplllll" "flfplpi",
     "dropout": "pllfpi", "cross_entropy": "plllplpii", "attention_forward": "pppppp", "attention_backward": "ppppppppp",
 }
 _TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_long, "f": ctypes.c_float, "i": ctypes.c_int}
@@ -58,6 +60,11 @@ def library() -> dict | None:
             function.argtypes, function.restype = [_TYPES[letter] for letter in signature], None
             functions[name, dtype] = function
     return functions
+
+
+def function(name: str, dtype: torch.dtype):
+    """A kernel, to be called with the addresses of tensors: for calls whose every microsecond counts."""
+    return library()[name, dtype]
 
 
 def call(name: str, dtype: torch.dtype, *arguments) -> None:

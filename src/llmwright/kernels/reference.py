@@ -93,6 +93,31 @@ def attention_weights(
     return scores.softmax(dim=-1).masked_fill(blind, 0)
 
 
+def paged_attention(
+    q: Tensor, keys: Tensor, values: Tensor, tables: Tensor, rows: Tensor, positions: Tensor, *,
+    scale: float | None = None, window: int | None = None, softcap: float | None = None, key_bias: Tensor | None = None,
+) -> Tensor:
+    """Attention of single queries to texts whose keys and values lie in blocks (Kwon et al. 2023, equation 4).
+
+    `q` (N, H, C); `keys`, `values` (blocks, size, K, C) of q's dtype. Query n is of the text `rows[n]`, at `positions[n]`
+    (both (N,) int32), and sees that text from its beginning to itself, or the last `window` positions of that. Position
+    p of text r lies in block tables[r, p // size], at place p % size; `tables` (R, M) int32. `key_bias` (H, P) float32:
+    what is added to the scores of a key at position p. `scale`, `softcap`: as for `attention`. A query's result depends
+    on nothing but itself and its own text, to the bit. Returns (N, H, C).
+    """
+    out = torch.empty_like(q)
+    size, K, C = keys.shape[1:]
+    for n in range(len(q)):
+        seen = int(positions[n]) + 1
+        blocks = tables[int(rows[n]), : -(-seen // size)].long()
+        k, v = (held[blocks].reshape(1, -1, K, C)[:, :seen] for held in (keys, values))  # (1, S, K, C)
+        bias = None if key_bias is None else key_bias[None, :, None, :seen]  # (1, H, 1, S)
+        out[n] = attention(
+            q[None, n : n + 1], k, v, mask=bias, causal=True, window=window, scale=scale, softcap=softcap
+        )[0, 0]
+    return out
+
+
 def sees(T: int, S: int, window: int | None, device) -> Tensor:
     """(T, S) bool: where causal attention looks. The last query stands at the last key."""
     near = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
@@ -129,6 +154,75 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     weight = weight.float()
     scale = weight.abs().amax(1) / 127
     return (weight / scale.clamp(min=1e-30)[:, None]).round().to(torch.int8), scale
+
+
+GROUP = 32  # inputs that share a scale
+
+
+def linear_quantized(
+    x: Tensor, whole: Tensor, scale: Tensor, minimum: Tensor | None, bias: Tensor | None = None
+) -> Tensor:
+    """x · Wᵀ + bias where W has few bits, in groups of 32 inputs, and x has 8 on the way (the schemes Q8_0 and Q4_1 of
+    llama.cpp).
+
+    `x` (..., K); `whole` (F, K), `scale` and `minimum` (F, G), as `quantize_groups` gives them: W ≈ whole · scale +
+    minimum in each of the G groups; `bias` (F,). A group of a row of x is cut into 127 steps to either side of 0, up to
+    its largest number. A row's result depends on nothing but that row, to the bit. (..., F), of x's dtype; without
+    gradients.
+    """
+    groups = in_groups(x.float(), 0)  # (..., G, 32)
+    most = groups.abs().amax(-1, keepdim=True)
+    inverse, step = torch.where(most > 1e-30, 127 / most, 0), (most / 127).double()
+    groups, whole = (groups * inverse).round().double(), in_groups(whole.double(), 0)
+    y = torch.zeros(*x.shape[:-1], len(whole), dtype=torch.float64, device=x.device)
+    for g in range(scale.shape[1]):
+        y += groups[..., g, :] @ whole[:, g].T * step[..., g, :] * scale[:, g].double()
+        if minimum is not None:
+            y += groups[..., g, :].sum(-1, keepdim=True) * step[..., g, :] * minimum[:, g].double()
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def quantize_groups(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A matrix (F, K) in groups of 32 along K (the last may be smaller): whole numbers (F, K), and for each group a scale
+    and, with 4 bits, a minimum, (F, G) float16. 8 bits: int8, weight ≈ whole · scale. 4 bits: uint8 from 0 to 15, weight
+    ≈ whole · scale + minimum."""
+    groups, most = in_groups(weight.float(), None), torch.finfo(torch.float16).max
+    low, high = groups.amin(-1), groups.amax(-1)
+    minimum = low.clamp(-most, most).half() if bits == 4 else None
+    reach = (high - low) / 15 if bits == 4 else torch.maximum(high, -low) / 127
+    scale = reach.clamp(max=most).half()
+    inverse = torch.where(scale > 0, 1 / scale.float(), 0)[..., None]
+    if bits == 4:
+        whole = ((groups - minimum.float()[..., None]) * inverse).round().clamp(0, 15).to(torch.uint8)
+    else:
+        whole = (groups * inverse).round().clamp(-127, 127).to(torch.int8)
+    return whole.flatten(1)[:, : weight.shape[1]], scale, minimum
+
+
+def dequantize_groups(whole: Tensor, scale: Tensor, minimum: Tensor | None) -> Tensor:
+    """The matrix (F, K) float32 that `quantize_groups` made these from, nearly."""
+    groups = in_groups(whole.float(), None) * scale.float()[..., None]
+    groups = groups if minimum is None else groups + minimum.float()[..., None]
+    return groups.flatten(1)[:, : whole.shape[1]]
+
+
+def in_groups(x: Tensor, fill: float | None) -> Tensor:
+    """(..., K) as (..., G, 32). What is missing in the last group is `fill`, or its last number again."""
+    missing = -x.shape[-1] % GROUP
+    if missing:
+        more = x[..., -1:].expand(*x.shape[:-1], missing)
+        x = torch.cat((x, more if fill is None else torch.full_like(more, fill)), dim=-1)
+    return x.unflatten(-1, (-1, GROUP))
+
+
+def linear_steady(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x · weightᵀ + bias, whose rows depend on nothing but themselves, to the bit: as if each were computed alone.
+
+    `x` (..., K), `weight` (F, K) of x's dtype, `bias` (F,); (..., F), summed in float32; without gradients.
+    """
+    rows = [F.linear(row.float(), weight.float()) for row in x.reshape(-1, x.shape[-1])]
+    y = torch.stack(rows) if rows else x.new_empty(0, len(weight))
+    return (y if bias is None else y + bias.float()).to(x.dtype).view(*x.shape[:-1], len(weight))
 
 
 def linear_cross_entropy(
