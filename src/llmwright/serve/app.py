@@ -1,0 +1,412 @@
+"""The HTTP API: OpenAI's paths, a few of vLLM's, and what an operator asks for."""
+
+import asyncio
+import base64
+import json
+import time
+from contextlib import aclosing
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from .. import __version__
+from ..errors import RequestError
+from ..tokens.chat_template import ChatTemplate, find
+from . import answers, jobs, page, tools
+from .answers import Answer
+from .body import JsonRoute, invalid
+from .engine_client import EngineClient, Stream
+from .errors import ApiError, body
+from .gate import Gate
+from .log import Log
+from .metrics import TYPE, Metrics
+from .protocol import ChatRequest, CompletionRequest, DetokenizeRequest, EmbeddingRequest, Sampled, TokenizeRequest
+from .settings import Limits
+from .worker import Ended, Job, Text
+
+
+class Api:
+    """`name`: what the model is called here. `draining`: nothing new is taken any more."""
+
+    def __init__(self, client: EngineClient, name: str, limits: Limits, metrics: Metrics, log: Log):
+        self.client, self.name, self.limits, self.metrics, self.log = client, name, limits, metrics, log
+        self.draining, self.created = False, int(time.time())
+        self.streams: dict = {}  # of each key, how many are open
+
+    @property
+    def ready(self) -> bool:
+        return self.client.state == "ready" and not self.draining
+
+    def template(self) -> ChatTemplate:
+        about = self.client.about
+        if not hasattr(self, "_template"):
+            self._template = find(about.tokenizer, self.name)
+        if self._template is None:
+            raise ApiError(400, f"{self.name} has no chat template: it goes on with a text (/v1/completions) and was not "
+                           "made to answer", code="no_chat_template")
+        return self._template
+
+    def check(self, model: str | None, kind: str = "decoder") -> None:
+        """Raise ApiError unless a request for this model, which has to be of this kind, can be answered."""
+        if self.draining:
+            raise ApiError(503, "the server is being stopped", code="draining", headers={"Retry-After": "5"})
+        self.client.check()
+        if model is not None and model != self.name:
+            raise ApiError(404, f"model {model[:100]!r} does not exist here: there is {self.name!r}", param="model",
+                           code="model_not_found")
+        if kind == "decoder" and self.client.about.kind != "decoder":
+            raise ApiError(400, f"{self.name} is an encoder: it has /v1/embeddings and writes no text", param="model",
+                           code="wrong_model")
+        if kind == "encoder" and self.client.about.kind != "encoder":
+            raise ApiError(400, f"{self.name} is a {self.client.about.kind}: embeddings come from an encoder", param="model",
+                           code="wrong_model")
+
+    def submit(self, made: list[Job], request: Request, *what) -> Stream:
+        """Into the engine's queue, if there is room in it."""
+        self.check(None, "any")
+        record = request.scope["llmwright"]
+        texts, most = sum(job.n for job in made), self.client.settings.max_texts
+        if texts > most + self.limits.queue:
+            raise ApiError(400, f"{texts:,} texts in one request: this server takes {most + self.limits.queue:,} in all",
+                           param="n")
+        key, open_ = record.key, self.streams.get(record.key, 0)
+        if key is not None and open_ >= self.limits.streams_per_key:
+            raise ApiError(429, f"this key has {open_:,} requests running, as many as it may: try again when one is done",
+                           code="too_many_streams", reason="streams_per_key", headers={"Retry-After": "1"})
+        if self.client.texts + texts > most + self.limits.queue:
+            raise ApiError(429, f"the queue is full: {most:,} texts are written at a time and {self.limits.queue:,} wait",
+                           code="queue_full", reason="queue_full", headers={"Retry-After": "1"})
+        stream = self.client.submit(made, self.limits.request_seconds, *what)
+        self.streams[key] = open_ + 1
+        return stream
+
+    def close(self, stream: Stream, request: Request, finish: list[str | None]) -> None:
+        """It is over, in whatever way; what is not done of it is cancelled. `finish`: why each of its texts ended."""
+        record = request.scope["llmwright"]
+        self.streams[record.key] -= 1
+        if not self.streams[record.key]:
+            del self.streams[record.key]
+        whole = not stream.left and not stream.error
+        record.engine(stream, finish)
+        if whole:
+            self.metrics.finished(stream, [reason for reason in finish if reason])
+        elif stream.error:
+            record.reason = stream.error.reason
+            record.error = stream.error.detail
+        else:
+            record.reason = "disconnected"
+        self.client.close(stream)
+
+
+class Handed:
+    """A stream in the hands of one request: `async with` gives it back, whatever happens."""
+
+    def __init__(self, api: Api, stream: Stream, request: Request, answer: Answer | None = None):
+        self.api, self.stream, self.request, self.answer, self.closed = api, stream, request, answer, False
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            finish = [choice.finish for choice in self.answer.choices] if self.answer else []
+            if self.answer:
+                self.request.scope["llmwright"].content["text"] = [choice.text for choice in self.answer.choices]
+            self.api.close(self.stream, self.request, finish)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.close()
+
+
+class EventStream(Response):
+    """Server-sent events from `parts`, an asynchronous generator, which is closed when the client goes away."""
+
+    def __init__(self, parts, handed: Handed):
+        self.parts, self.handed, self.status_code = parts, handed, 200
+        self.background = None
+        self.init_headers({"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache",
+                           "x-accel-buffering": "no"})
+
+    async def __call__(self, scope, receive, send) -> None:
+        async def write() -> None:
+            async with aclosing(self.parts) as parts:
+                async for part in parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await until_gone(receive, write())
+        finally:
+            self.handed.close()
+
+
+async def until_gone(receive, work):
+    """The result of `work`, or None where the client went away first; it is cancelled then."""
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    both = watcher, worker = asyncio.ensure_future(gone()), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return worker.result() if worker.done() else None
+    finally:
+        for task in both:
+            task.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
+
+
+def create(api: Api) -> Gate:
+    """The application."""
+    app = FastAPI(title="llmwright", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
+                  description="A language model, by OpenAI's API.")
+    router = APIRouter(route_class=JsonRoute)
+    failures = {400: {"description": "The request is wrong."}, 429: {"description": "There is no room: try again later."},
+                503: {"description": "The server is being started or stopped."}}
+
+    @router.post("/v1/chat/completions", responses=failures)
+    async def chat(wanted: ChatRequest, request: Request):
+        """The answer to a conversation; with `stream`, as server-sent events."""
+        api.check(wanted.model)
+        template = api.template()
+        tools.check(wanted, template)
+        job = await asyncio.to_thread(jobs.chat, wanted, api.client.about, api.limits, template)
+        job = tools.constrain(wanted, job)
+        _content(request, messages=[m.model_dump(exclude_none=True) for m in wanted.messages])
+        return await answer(request, wanted, [job], ends={*api.client.about.ends, *job.stop_tokens}, chat=True)
+
+    @router.post("/v1/completions", responses=failures)
+    async def completions(wanted: CompletionRequest, request: Request):
+        """How a text goes on; with `stream`, as server-sent events."""
+        api.check(wanted.model)
+        about = api.client.about
+        made = await asyncio.to_thread(jobs.completions, wanted, about, api.limits)
+        _content(request, prompt=wanted.prompt)
+        before = None
+        if wanted.echo:
+            before = [p if isinstance(p, str) else about.tokenizer.decode(p) for p in wanted.prompts for _ in range(wanted.n)]
+        return await answer(request, wanted, made, ends={*about.ends, *made[0].stop_tokens}, chat=False, before=before)
+
+    async def answer(request: Request, wanted: Sampled, made: list[Job], *, ends, chat: bool, before=None):
+        record = request.scope["llmwright"]
+        record.told["stream"] = wanted.stream
+        if wanted.user:
+            record.told["user"] = wanted.user
+        stream = api.submit(made, request)
+        built = Answer(api.name, api.client.about.tokenizer, ends, stream.texts, chat=chat,
+                       log_probs=made[0].log_probs, before=before)
+        parser = tools.parser(wanted, api.template()) if chat else None
+        handed = Handed(api, stream, request, built)
+        if not wanted.stream:
+            async with handed:
+                done = await until_gone(request.receive, _all(stream, built))
+                if done is None:
+                    return Response(status_code=499)
+                calls = [parser.split(choice.text) for choice in built.choices] if parser else None
+                for choice, (_, found) in zip(built.choices, calls or ()):
+                    choice.finish = "tool_calls" if found else choice.finish
+                return _json(built.whole(built.usage(stream.prompt_tokens, stream.reused), calls))
+        try:  # the first words decide whether it is an answer or an error
+            first = await until_gone(request.receive, stream.__anext__())
+        except BaseException:
+            handed.close()
+            raise
+        if first is None:
+            handed.close()
+            return Response(status_code=499)
+        return EventStream(_events(stream, built, first, wanted.usage, parser), handed)
+
+    @router.post("/v1/embeddings", responses=failures)
+    async def embeddings(wanted: EmbeddingRequest, request: Request):
+        """A vector for each text, from an encoder."""
+        api.check(wanted.model, "encoder")
+        width = wanted.dimensions
+        if width:
+            raise ApiError(400, "dimensions: this model's vectors are taken as they are: leave it out", param="dimensions",
+                           code="unsupported_parameter")
+        texts = [wanted.input] if isinstance(wanted.input, str) else wanted.input
+        _content(request, input=texts)
+        stream = api.submit([Job(0, [], 0, {})], request, "embed", (texts, None))
+        async with Handed(api, stream, request):
+            events = await until_gone(request.receive, stream.__anext__())
+            if events is None:
+                return Response(status_code=499)
+            vectors, lengths = next(event.value for event in events if isinstance(event, Ended))
+        api.metrics.prompt.inc(sum(lengths))
+        request.scope["llmwright"].told["prompt_tokens"] = sum(lengths)
+        plain = wanted.encoding_format == "float"
+        data = [{"object": "embedding", "index": i, "embedding": vector.tolist() if plain else base64.b64encode(
+            vector.astype("<f4").tobytes()).decode()} for i, vector in enumerate(vectors)]
+        usage = {"prompt_tokens": sum(lengths), "total_tokens": sum(lengths)}
+        return _json({"object": "list", "data": data, "model": api.name, "usage": usage})
+
+    @router.get("/v1/models")
+    async def models():
+        """The models that this server has: one."""
+        return _json({"object": "list", "data": [_model()]})
+
+    @router.get("/v1/models/{name:path}")
+    async def model(name: str):
+        """What is known of a model."""
+        if name != api.name:
+            raise ApiError(404, f"model {name[:100]!r} does not exist here: there is {api.name!r}", param="model",
+                           code="model_not_found")
+        return _json(_model())
+
+    def _model() -> dict:
+        about = api.client.about
+        known = {} if about is None else {
+            "max_model_len": about.context, "kind": about.kind, "parameters": about.parameters, "dtype": about.dtype,
+            "chat": about.kind == "decoder" and _has_template(api),
+        }
+        return {"id": api.name, "object": "model", "created": api.created, "owned_by": "llmwright", **known}
+
+    @router.post("/tokenize")
+    async def tokenize(wanted: TokenizeRequest):
+        """The tokens of a text or a conversation, as the model reads them."""
+        api.check(wanted.model, "any")
+        about = api.client.about
+        if wanted.messages is not None:
+            template = api.template()
+            ids = await asyncio.to_thread(jobs.chat_ids, wanted.messages, template,
+                                          add_generation_prompt=wanted.add_generation_prompt)
+        else:
+            ids = await asyncio.to_thread(jobs.text_ids, wanted.prompt, about, wanted.add_special_tokens)
+        ids = [int(i) for i in ids]
+        strings = {"token_strs": [about.tokenizer.token_bytes(i).decode("utf-8", "replace") for i in ids]}
+        return _json({"count": len(ids), "max_model_len": about.context, "tokens": ids,
+                      **(strings if wanted.return_token_strs else {})})
+
+    @router.post("/detokenize")
+    async def detokenize(wanted: DetokenizeRequest):
+        """The text of some tokens."""
+        api.check(wanted.model, "any")
+        try:
+            return _json({"prompt": api.client.about.tokenizer.decode(wanted.tokens, skip_specials=False)})
+        except RequestError as error:
+            raise ApiError(400, f"tokens: {error}", param="tokens") from None
+
+    @router.get("/health")
+    async def health():
+        """Whether the server and its engine are alive."""
+        state = api.client.state
+        if state in ("failed", "dead"):
+            return JSONResponse({"status": state, "message": api.client.why}, 503)
+        return JSONResponse({"status": "ok" if state == "ready" else state})
+
+    @router.get("/ready")
+    async def ready():
+        """Whether requests are taken: the model is loaded, and the server is not being stopped."""
+        state = "draining" if api.draining else api.client.state
+        return JSONResponse({"status": state}, 200 if api.ready else 503)
+
+    @router.get("/metrics", response_class=Response)
+    async def metrics():
+        """For Prometheus."""
+        return Response(api.metrics.text(api.ready), media_type=TYPE)
+
+    chat_page = page.chat_page()
+
+    @router.get("/", include_in_schema=False)
+    async def root():
+        return HTMLResponse(chat_page[0], headers=chat_page[1])
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs():
+        text, headers = page.reference(app.openapi())
+        return HTMLResponse(text, headers=headers)
+
+    app.include_router(router)
+    app.add_exception_handler(HTTPException, _error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    if api.limits.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(api.limits.origins), allow_methods=["GET", "POST"],
+                           allow_headers=["authorization", "content-type", "x-request-id"],
+                           expose_headers=["x-request-id", "retry-after"])
+    return Gate(app, api.limits, api.metrics, api.log)
+
+
+async def _all(stream: Stream, built: Answer) -> bool:
+    async for events in stream:
+        for event in events:
+            if isinstance(event, Text):
+                built.take(stream.index(event), event)
+    return True
+
+
+async def _events(stream: Stream, built: Answer, first: list, usage: bool, parser):
+    """The answer as it comes. Where it fails on the way, the last event is the error."""
+    holds = [parser.holder() for _ in built.choices] if parser else None
+    begun = [not built.chat] * len(built.choices)
+    try:
+        events = first
+        while True:
+            out = []
+            for event in events:
+                if not isinstance(event, Text):
+                    continue
+                index = stream.index(event)
+                new = built.take(index, event)
+                if not begun[index]:
+                    begun[index] = True
+                    out.append(built.chunk(index, "", [], None, usage=usage, role="assistant", content=""))
+                piece, finish, extra = event.piece, event.finish, {}
+                if built.before[index] and not built.chat:
+                    piece, built.before[index] = built.before[index] + piece, ""
+                if holds:
+                    piece, calls = holds[index].take(piece, finish is not None)
+                    if calls:
+                        extra = {"tool_calls": [{"index": i, **call} for i, call in enumerate(calls)]}
+                        finish = built.choices[index].finish = "tool_calls"
+                if piece or new or extra:
+                    out.append(built.chunk(index, piece, new, None, usage=usage, **extra))
+                if finish:
+                    out.append(built.chunk(index, "", [], finish, usage=usage))
+            if out:
+                yield b"".join(out)
+            try:
+                events = await stream.__anext__()
+            except StopAsyncIteration:
+                break
+        if usage:
+            yield built.last(built.usage(stream.prompt_tokens, stream.reused))
+        yield answers.DONE
+    except ApiError as error:
+        yield answers.event(error.body)
+
+
+def _has_template(api: Api) -> bool:
+    try:
+        return api.template() is not None
+    except (ApiError, RequestError):
+        return False
+
+
+def _content(request: Request, **what) -> None:
+    request.scope["llmwright"].content |= what
+
+
+def _json(data: dict) -> Response:
+    return Response(json.dumps(data, separators=(",", ":"), allow_nan=False), media_type="application/json")
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    return await _error(request, invalid(error.errors()))
+
+
+async def _error(request: Request, error: HTTPException) -> Response:
+    record = request.scope["llmwright"]
+    status, headers = error.status_code, dict(error.headers or {})
+    if isinstance(error, ApiError):
+        content, record.reason = error.body, record.reason or error.reason
+    else:
+        message = {404: f"there is no {request.url.path[:200]} here; /docs lists what there is",
+                   405: f"{request.method} is not for {request.url.path[:200]}"}.get(status, str(error.detail))
+        content = body(status, message)
+    record.error = record.error or content["error"]["message"]
+    return JSONResponse(content, status, headers)

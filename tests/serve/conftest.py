@@ -1,0 +1,19 @@
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+pytest.importorskip("httpx", reason="needs httpx")
+from server_case import Server, save_model  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("served") / "small")
+
+
+@pytest.fixture(scope="module")
+def server(small_model):
+    made = Server(small_model)
+    yield made
+    made.close()
+    defects = [line for line in made.log() if line["event"] == "defect"]
+    assert not defects, defects
