@@ -6,7 +6,7 @@ Both go over a `Stepper`, which is what the kinds of model do differently.
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -16,31 +16,12 @@ from ..model.encoder_decoder import EncoderDecoder
 from ..model.transformer import Transformer
 from . import words
 from .beam import Beams, search
-from .penalties import penalize
 from .prompt import BOUNDLESS, end_ids, positions, prompt_ids, start_ids
-from .sampler import Sampling, likeliest, sample
+from .row import Generation, Row, choose
+from .sampler import Sampling
 from .stepper import NO_WRITER, Stepper, stepper
 from .text_stream import TextStream
 from .window import Window
-
-
-@dataclass
-class Generation:
-    """What followed a prompt.
-
-    `ids` are the generated tokens, `text` what they say, without an end token or a stop string. `log_probs`: natural
-    log-probability of each id under the model itself, before penalties, temperature and cuts; `top_log_probs`, where
-    asked for: the likeliest tokens of each place, as (id, log-probability). `finish_reason`: "stop" (an end token or a
-    stop string) or "length" (`max_tokens`, or the end of the model's context). `score`: of a beam, see `beam.Beams`.
-    """
-
-    prompt: str
-    text: str = ""
-    ids: list[int] = field(default_factory=list)
-    finish_reason: str = "length"
-    log_probs: list[float] = field(default_factory=list)
-    top_log_probs: list[list[tuple[int, float]]] = field(default_factory=list)
-    score: float | None = None
 
 
 @torch.no_grad()
@@ -73,40 +54,32 @@ def generate(
     texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in prompts for _ in range(n)]
     room = BOUNDLESS if window else positions(model.config)
     rows = [
-        _Row(i, row, Generation(text), generator, min(max_tokens, room - len(start or row)),
-             TextStream(tokenizer, [] if start else row, stop))
-        for i, (row, text, generator) in enumerate(zip(ids, texts, generators(ids, sampling)))
+        Row(Generation(text), start or row, sampling, generator, min(max_tokens, room - len(start or row)), ends,
+            TextStream(tokenizer, [] if start else row, stop), top_log_probs)
+        for row, text, generator in zip(ids, texts, generators(ids, sampling))
     ]
-    work = _Work(
-        model, tokenizer, sampling, ends, start, stop, max_tokens, window, top_log_probs, on_text, make_stepper
-    )
+    places = {id(row): i for i, row in enumerate(rows)}
+
+    def tell(row: Row, piece: str) -> None:
+        if on_text and piece:
+            on_text(places[id(row)], piece)
+
+    work = _Work(model, tokenizer, start, max_tokens, window, make_stepper, tell)
     # neighbours of like length waste little padding; the results of one prompt stay together
-    order = sorted(rows, key=lambda row: len(row.prompt_ids))
+    order = sorted(range(len(rows)), key=lambda i: len(ids[i]))
     batch = batch * n if beams else batch
     training = model.training
     model.eval()
     try:
         for at in range(0, len(order), batch):
+            some = order[at : at + batch]
             if beams:
-                _search(work, order[at : at + batch], n, beams)
+                _search(work, [rows[i] for i in some], [ids[i] for i in some[::n]], n, beams, stop)
             else:
-                _run(work, order[at : at + batch])
+                _run(work, [rows[i] for i in some], [ids[i] for i in some])
     finally:
         model.train(training)
     return [row.result for row in rows]
-
-
-@dataclass
-class _Row:
-    """One text on its way. `limit`: it has at most so many tokens."""
-
-    index: int
-    prompt_ids: list[int]
-    result: Generation
-    generator: torch.Generator
-    limit: int
-    stream: TextStream
-    done: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,20 +88,16 @@ class _Work:
 
     model: Transformer
     tokenizer: object
-    sampling: Sampling
-    ends: frozenset[int]
     start: list[int]
-    stop: tuple[str, ...]
     max_tokens: int
     window: Window | None
-    top: int
-    on_text: Callable[[int, str], None] | None
     make_stepper: Callable[..., Stepper]
+    tell: Callable[[Row, str], None]
 
 
-def _run(work: _Work, rows: list[_Row]) -> None:
+def _run(work: _Work, rows: list[Row], prompts: list[list[int]]) -> None:
     """Fill the rows' results, token by token."""
-    prompts, which = _distinct(row.prompt_ids for row in rows)
+    prompts, which = _distinct(prompts)
     steps = work.make_stepper(work.model, prompts, work.max_tokens, work.start, work.window)
     logits = steps.prefill()  # each prompt once, however many texts go on from it
     if len(prompts) < len(rows):
@@ -136,60 +105,32 @@ def _run(work: _Work, rows: list[_Row]) -> None:
         steps.select(which)
         logits = logits[which]
     while True:
-        logits[:, work.tokenizer.vocab_size :] = -torch.inf  # rows of the table that no text stands for
-        settings, written = [work.sampling] * len(rows), [row.result.ids for row in rows]
-        changed = penalize(logits, settings, steps.starts, written, work.ends)
-        ids = sample(changed, settings, [row.generator for row in rows])
-        log_probs = logits.log_softmax(-1)
-        chosen = log_probs.gather(-1, ids[:, None])[:, 0].tolist()
-        best = likeliest(log_probs, work.top)
-        for i, (row, token) in enumerate(zip(rows, ids.tolist())):
+        ids = choose(logits, rows, work.tokenizer.vocab_size)
+        for row, token in zip(rows, ids):
             if not row.done:
-                row.result.ids.append(token)
-                row.result.log_probs.append(chosen[i])
-                if work.top:
-                    row.result.top_log_probs.append(best[i])
-                _advance(work, row, token)
+                work.tell(row, row.advance(token))
         live = [i for i, row in enumerate(rows) if not row.done]
         if not live:
             return
         if len(live) <= len(rows) // 2:  # halving costs one copy of the cache and saves half of every later step
-            keep = torch.tensor(live, device=ids.device)
-            rows, ids = [rows[i] for i in live], ids[keep]
-            steps.select(keep)
-        logits = steps.step(ids)
+            rows, ids = [rows[i] for i in live], [ids[i] for i in live]
+            steps.select(torch.tensor(live, device=logits.device))
+        logits = steps.step(torch.tensor(ids, device=logits.device))
 
 
-def _advance(work: _Work, row: _Row, token: int) -> None:
-    """Take the token that was just chosen into the row's text."""
-    result = row.result
-    if token in work.ends:
-        result.finish_reason, row.done = "stop", True
-        piece = row.stream.finish()
-    else:
-        piece = row.stream.push(token)
-        if not row.stream.stopped and len(result.ids) >= row.limit:
-            row.done = True
-            piece += row.stream.finish()
-        if row.stream.stopped:
-            result.finish_reason, row.done = "stop", True
-    result.text = row.stream.text
-    if work.on_text and piece:
-        work.on_text(row.index, piece)
-
-
-def _search(work: _Work, rows: list[_Row], n: int, beams: Beams) -> None:
+def _search(
+    work: _Work, rows: list[Row], prompts: list[list[int]], n: int, beams: Beams, stop: tuple[str, ...]
+) -> None:
     """Fill the rows' results, `n` side by side for each prompt, with the best that a beam search finds."""
-    first = rows[::n]
+    first = rows[0]
     found = search(
-        work.make_stepper(work.model, [row.prompt_ids for row in first], work.max_tokens, work.start), beams,
-        [row.limit for row in first], work.sampling, work.ends, work.tokenizer, work.stop, work.top,
+        work.make_stepper(work.model, prompts, work.max_tokens, work.start), beams, [row.limit for row in rows[::n]],
+        first.sampling, first.ends, work.tokenizer, stop, first.top,
     )
     for i, hypotheses in enumerate(found):
         for row, best in zip(rows[i * n :], hypotheses[:n]):
             for token in best.ids:
-                row.result.ids.append(token)
-                _advance(work, row, token)
+                work.tell(row, row.advance(token))
             row.result.log_probs, row.result.top_log_probs = best.log_probs, best.top
             row.result.score = best.score
 

@@ -9,13 +9,9 @@ from dataclasses import replace
 
 from ..errors import RequestError
 from ..model.config import Attention, FeedForward, Head, Learned, ModelConfig, Norm
-from .family import Family, need, refuse, special_tokens, write_special_tokens
+from .family import ACTIVATIONS, Family, need, published_activation, refuse, special_tokens, write_special_tokens
 from .names import Rule, rule
 
-ACTIVATIONS = {
-    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu", "silu": "silu",
-    "swish": "silu",
-}
 # What each architecture ends in: (pooler, head). Where files end otherwise than config.json says, `fit` follows them.
 ARCHITECTURES = {
     "BertModel": (True, False), "BertForMaskedLM": (False, True), "BertForPreTraining": (True, True),
@@ -79,7 +75,6 @@ def _positions(c: dict) -> int:
 
 
 def write_encoder(config: ModelConfig, architectures: dict[str, tuple[bool, bool]]) -> dict:
-    published = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     has_head = config.head is not None
     found = [name for name, (pooler, head) in architectures.items() if head == has_head]
     exact = [name for name in found if architectures[name][0] == config.pooler]
@@ -90,7 +85,7 @@ def write_encoder(config: ModelConfig, architectures: dict[str, tuple[bool, bool
         "num_hidden_layers": config.n_layers,
         "num_attention_heads": config.attention.n_heads,
         "intermediate_size": config.feed_forward.d_ff,
-        "hidden_act": published[config.feed_forward.activation],
+        "hidden_act": published_activation(config.feed_forward.activation, "gelu_new"),
         "max_position_embeddings": config.positions.n_positions,
         "position_embedding_type": "absolute",
         "type_vocab_size": config.token_types,

@@ -11,14 +11,13 @@ from ..errors import RequestError
 from ..model.config import ALiBi, Attention, FeedForward, ModelConfig, Norm
 from . import rope
 from .bloom import fused
-from .family import Family, need, refuse, special_tokens, write_special_tokens
+from .family import ACTIVATIONS, Family, need, published_activation, refuse, special_tokens, write_special_tokens
 from .names import Rule, rule
 
-_ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "relu": "relu"}
 
 
 def _read(c: dict) -> ModelConfig:
-    refuse(c, "activation", tuple(_ACTIVATIONS))
+    refuse(c, "activation", tuple(ACTIVATIONS))
     refuse(c, "apply_residual_connection_post_layernorm", (False, None))
     d_model, n_heads = need(c, "hidden_size"), need(c, "num_attention_heads")
     if d_model % n_heads:
@@ -38,7 +37,7 @@ def _read(c: dict) -> ModelConfig:
             n_heads, n_kv_heads, head_dim, qkv_bias=bias, out_bias=bias, dropout=c.get("attention_dropout") or 0.0
         ),
         feed_forward=FeedForward(
-            c.get("ffn_hidden_size") or 4 * d_model, _ACTIVATIONS[c.get("activation", "gelu")], gated=False, bias=bias
+            c.get("ffn_hidden_size") or 4 * d_model, ACTIVATIONS[c.get("activation", "gelu")], gated=False, bias=bias
         ),
         positions=positions,
         norm=Norm("layer", eps=c.get("layer_norm_epsilon", 1e-5), bias=True),
@@ -71,7 +70,6 @@ def _write(config: ModelConfig) -> dict:
     if grouped and config.residual == "pre":
         raise RequestError(f"a falcon model with one part after the other has 1 or {a.n_heads} key-value heads")
     new = grouped or config.residual == "parallel_two_norms"
-    published = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     alibi = isinstance(config.positions, ALiBi)
     return {
         "vocab_size": config.vocab_size,
@@ -86,7 +84,7 @@ def _write(config: ModelConfig) -> dict:
         "alibi": alibi,
         "bias": a.qkv_bias,
         "ffn_hidden_size": config.feed_forward.d_ff,
-        "activation": published[config.feed_forward.activation],
+        "activation": published_activation(config.feed_forward.activation),
         "layer_norm_epsilon": config.norm.eps,
         "attention_dropout": a.dropout,
         "hidden_dropout": config.residual_dropout,

@@ -7,7 +7,7 @@ from ..errors import RequestError
 from ..model.config import ModelConfig
 from .names import Rule
 
-ACTIVATIONS = {  # published names → ours; the last of several is the one we write
+ACTIVATIONS = {  # published names → ours
     "swish": "silu", "silu": "silu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu",
     "relu": "relu",
 }
@@ -71,8 +71,9 @@ def number(config: dict, key: str, default: float | None = None, where: str = ""
     return value
 
 
-def published_activation(activation: str) -> str:
-    return {ours: theirs for theirs, ours in ACTIVATIONS.items()}[activation]
+def published_activation(activation: str, tanh: str = "gelu_pytorch_tanh") -> str:
+    """`tanh`: what the family calls the approximation of GELU, of its two names."""
+    return tanh if activation == "gelu_tanh" else activation
 
 
 def special_tokens(config: dict) -> tuple[tuple[str, int], ...]:

@@ -5,14 +5,13 @@ Its linear layers are stored transposed (Conv1D), with query, key and value in o
 
 from ..errors import RequestError
 from ..model.config import Attention, FeedForward, Learned, ModelConfig, Norm
-from .family import Family, need, refuse, special_tokens, write_special_tokens
+from .family import ACTIVATIONS, Family, need, published_activation, refuse, special_tokens, write_special_tokens
 from .names import Rule, rule
 
-_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"}
 
 
 def _read(c: dict) -> ModelConfig:
-    refuse(c, "activation_function", tuple(_ACTIVATIONS))
+    refuse(c, "activation_function", tuple(ACTIVATIONS))
     refuse(c, "scale_attn_by_inverse_layer_idx", (False, None))
     refuse(c, "scale_attn_weights", (True, None))
     d_model, n_heads, n_layers = need(c, "n_embd"), need(c, "n_head"), need(c, "n_layer")
@@ -30,7 +29,7 @@ def _read(c: dict) -> ModelConfig:
         ),
         feed_forward=FeedForward(
             d_ff=c.get("n_inner") or 4 * d_model,
-            activation=_ACTIVATIONS[c.get("activation_function", "gelu_new")],
+            activation=ACTIVATIONS[c.get("activation_function", "gelu_new")],
             gated=False,
             bias=True,
         ),
@@ -46,7 +45,6 @@ def _read(c: dict) -> ModelConfig:
 
 
 def _write(config: ModelConfig) -> dict:
-    published = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     return {
         "vocab_size": config.vocab_size,
         "n_embd": config.d_model,
@@ -55,7 +53,7 @@ def _write(config: ModelConfig) -> dict:
         "n_positions": config.context,
         "n_ctx": config.context,
         "n_inner": config.feed_forward.d_ff,
-        "activation_function": published[config.feed_forward.activation],
+        "activation_function": published_activation(config.feed_forward.activation, "gelu_new"),
         "layer_norm_epsilon": config.norm.eps,
         "attn_pdrop": config.attention.dropout,
         "resid_pdrop": config.residual_dropout,

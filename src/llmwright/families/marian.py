@@ -10,17 +10,13 @@ from dataclasses import replace
 
 from ..errors import RequestError
 from ..model.config import Attention, FeedForward, Head, ModelConfig, Norm, Sinusoidal
-from .family import Family, need, refuse, special_tokens, write_special_tokens
+from .family import ACTIVATIONS, Family, need, published_activation, refuse, special_tokens, write_special_tokens
 from .names import Rule, rule
 
-_ACTIVATIONS = {
-    "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "silu": "silu",
-    "swish": "silu",
-}
 
 
 def _read(c: dict) -> ModelConfig:
-    refuse(c, "activation_function", tuple(_ACTIVATIONS))
+    refuse(c, "activation_function", tuple(ACTIVATIONS))
     for key in ("is_encoder_decoder", "static_position_embeddings", "share_encoder_decoder_embeddings",
                 "tie_word_embeddings"):
         refuse(c, key, (True, None))
@@ -51,7 +47,7 @@ def _read(c: dict) -> ModelConfig:
             n_heads, n_heads, d_model // n_heads, qkv_bias=True, out_bias=True, dropout=c.get("attention_dropout", 0.0)
         ),
         feed_forward=FeedForward(
-            d_ff, _ACTIVATIONS[c.get("activation_function", "gelu")], gated=False, bias=True,
+            d_ff, ACTIVATIONS[c.get("activation_function", "gelu")], gated=False, bias=True,
             dropout=c.get("activation_dropout", 0.0),
         ),
         positions=Sinusoidal(),
@@ -69,7 +65,6 @@ def _read(c: dict) -> ModelConfig:
 
 def _write(config: ModelConfig) -> dict:
     a, f = config.attention, config.feed_forward
-    published = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     return {
         "is_encoder_decoder": True,
         "vocab_size": config.vocab_size,
@@ -81,7 +76,7 @@ def _write(config: ModelConfig) -> dict:
         "decoder_attention_heads": a.n_heads,
         "encoder_ffn_dim": f.d_ff,
         "decoder_ffn_dim": f.d_ff,
-        "activation_function": published[f.activation],
+        "activation_function": published_activation(f.activation, "gelu_new"),
         "max_position_embeddings": config.context,
         "static_position_embeddings": True,
         "normalize_before": False,

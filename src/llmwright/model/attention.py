@@ -9,6 +9,7 @@ from .. import kernels
 from .cache import KVCache, Memory
 from .config import Attention as Spec, Norm
 from .norms import RMSNorm
+from .paged import PagedCache
 from .positions import Geometry
 
 
@@ -23,9 +24,15 @@ class Attention(nn.Module):
         self.query_norm = RMSNorm(spec.head_dim, norm.eps) if spec.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(spec.head_dim, norm.eps) if spec.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, geometry: Geometry, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, geometry: Geometry, cache: KVCache | PagedCache | None = None) -> Tensor:
         """`x` (B, T, D) → (B, T, D)."""
         q, k, v = self.project(x, geometry)
+        if cache is not None and cache.paged:
+            y = cache.attend(
+                self.layer, q, k, v, scale=self.spec.scale, window=geometry.window, softcap=self.spec.softcap,
+                key_bias=geometry.key_bias,
+            )
+            return self.out(y.flatten(2))
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, S, K, C): all positions so far
         y = kernels.attention(

@@ -15,6 +15,8 @@ from .config import ModelConfig
 class KVCache:
     """`keys`, `values`: one (B, capacity, K, C) tensor a layer. `length`: positions held, the same in every layer."""
 
+    paged = False
+
     def __init__(self, config: ModelConfig, batch: int, capacity: int, dtype=torch.float32, device="cpu"):
         a = config.attention
         shape = (config.n_layers, batch, capacity, a.n_kv_heads, a.head_dim)

@@ -28,12 +28,14 @@ class Geometry:
     """What attention needs to know of places: which positions a query sees, and how queries and keys are placed.
 
     `mask`, broadcast to (B, H, T, S): where to look when boolean, added to the scores when floating. `causal`: and
-    nothing later. `window`: and at most so many positions, the query's own included.
+    nothing later. `window`: and at most so many positions, the query's own included. `key_bias` (H, P) float32, over a
+    paged cache alone: what is added to the scores of a key at position p.
     """
 
     mask: Tensor | None = None
     causal: bool = True
     window: int | None = None
+    key_bias: Tensor | None = None
 
     def turn(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """`q` (B, T, H, C) and `k` (B, T, K, C), placed: here, as they are."""
@@ -76,6 +78,11 @@ class Scheme(nn.Module):
     def bias(self, positions: Tensor, S: int, causal: bool) -> Tensor | None:
         """What is added to the scores of queries at `positions` (B or 1, T), (B or 1, H, T or 1, S) float32, or None.
         The last query stands at the last key when `causal`, and query t at key t when not."""
+        return None
+
+    def key_bias(self, P: int) -> Tensor | None:
+        """The same as `bias` where it depends on the query only by what all of its keys get, which the softmax takes no
+        notice of: (H, P) float32 for keys at positions 0 to P - 1. None where nothing is added."""
         return None
 
     def move(self, k: Tensor, by: Tensor) -> Tensor:
@@ -188,6 +195,9 @@ class ALiBiPositions(Scheme):
         slopes = self.scheme.scale * self.slopes[None, :, None, None]
         return -slopes * _distances(positions.shape[1], S, causal, slopes.device).abs()
 
+    def key_bias(self, P):
+        return self.scheme.scale * self.slopes[:, None] * torch.arange(P, device=self.slopes.device)
+
 
 class RoundedALiBiPositions(ALiBiPositions):
     """slope · place of the key, which to the softmax is the same as - slope · distance, but for the rounding. The place
@@ -199,6 +209,10 @@ class RoundedALiBiPositions(ALiBiPositions):
             keys = (positions[:, -1:] + torch.arange(1 - S, 1, device=positions.device)).clamp(min=0)
         made = self.slopes.bfloat16()[:, None] * keys.bfloat16()[:, None]  # (B or 1, H, S)
         return self.scheme.scale * made.float()[:, :, None]
+
+    def key_bias(self, P):
+        places = torch.arange(P, device=self.slopes.device).bfloat16()
+        return self.scheme.scale * (self.slopes.bfloat16()[:, None] * places).float()
 
 
 class RelativePositions(Scheme):

@@ -10,6 +10,7 @@ from . import dropout, norms, positions as position_schemes
 from .block import LAYOUTS
 from .cache import KVCache, Memory
 from .config import ModelConfig
+from .paged import PagedCache
 from .positions import Geometry
 
 
@@ -23,6 +24,7 @@ class Stack(nn.Module):
     def __init__(self, config: ModelConfig, *, causal: bool, cross: bool = False, n_layers: int | None = None):
         super().__init__()
         self.causal, self.compute_dtype, self.activation_checkpointing = causal, torch.float32, False
+        self.context = config.context
         n_layers = config.n_layers if n_layers is None else n_layers
         d_model = config.d_model
         self.positions = position_schemes.build(config.positions, d_model, config.attention)
@@ -38,7 +40,7 @@ class Stack(nn.Module):
 
     def run(
         self, x: Tensor, *, positions: Tensor | None = None, segments: Tensor | None = None,
-        mask: Tensor | None = None, cache: KVCache | None = None, memory: Memory | None = None,
+        mask: Tensor | None = None, cache: KVCache | PagedCache | None = None, memory: Memory | None = None,
     ) -> Tensor:
         """Embeddings `x` (B, T, D) → states (B, T, D) in `compute_dtype`, after the last norm.
 
@@ -53,7 +55,7 @@ class Stack(nn.Module):
             mask = segments[:, None, :, None] == segments[:, None, None, :]  # (B, 1, T, T)
         x = self.positions.embed(x.to(self.compute_dtype), positions)
         x = self.embedding_dropout(self.embedding_norm(x))
-        seen = self.geometries(positions, mask, past + T)
+        seen = self.geometries(positions, mask, past + T, paged=cache is not None and cache.paged)
         for block, window in zip(self.blocks, self.windows):
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, seen[window], cache, memory, use_reentrant=False)
@@ -61,15 +63,20 @@ class Stack(nn.Module):
                 x = block(x, seen[window], cache, memory)
         return self.norm(x)
 
-    def geometries(self, positions: Tensor, mask: Tensor | None, S: int) -> dict[int | None, Geometry]:
-        """What each kind of layer, by its window, needs to know of places."""
+    def geometries(
+        self, positions: Tensor, mask: Tensor | None, S: int, paged: bool = False
+    ) -> dict[int | None, Geometry]:
+        """What each kind of layer, by its window, needs to know of places. `paged`: where the keys are in blocks, each of
+        a place of its own."""
         made = {}
         for window in dict.fromkeys(self.windows):
             scheme = self.local_positions if window and self.local_positions is not None else self.positions
-            made[window] = replace(
-                scheme.geometry(positions), causal=self.causal, window=window,
-                mask=_together(mask, scheme.bias(positions, S, self.causal)),
-            )
+            places = scheme.geometry(positions)
+            if paged:
+                made[window] = replace(places, window=window, key_bias=scheme.key_bias(self.context))
+            else:
+                bias = scheme.bias(positions, S, self.causal)
+                made[window] = replace(places, causal=self.causal, window=window, mask=_together(mask, bias))
         return made
 
     @torch.no_grad()

@@ -1,0 +1,63 @@
+"""Keys and values in blocks that lie anywhere (Kwon et al. 2023): the cache of an engine that writes many texts at once.
+
+A step computes some tokens of several texts, all in one row: `ids` (1, N). `Placement` says of each token which text it
+is of and where it stands there; who gets which block is for the caller to decide (`engine.blocks`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import kernels
+from .config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The N tokens of a step, those of one text side by side and in order.
+
+    `tables` (R, M) int32: the blocks of each text; what is beyond its last block is not looked at. `rows` (N,) int32: the
+    text of each token. `positions` (N,) int32: where it stands in it. `slots` (N,) int64: where its keys and values are
+    written, block · size + place.
+    """
+
+    tables: Tensor
+    rows: Tensor
+    positions: Tensor
+    slots: Tensor
+
+
+class PagedCache:
+    """`keys`, `values`: (n_layers, n_blocks, size, K, C). `placement` has to be set before each step."""
+
+    paged = True
+    length = 0  # where positions go on is told with each step
+
+    def __init__(self, config: ModelConfig, n_blocks: int, size: int, dtype=torch.float32, device="cpu"):
+        a = config.attention
+        shape = (config.n_layers, n_blocks, size, a.n_kv_heads, a.head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.placement: Placement | None = None
+
+    @staticmethod
+    def block_bytes(config: ModelConfig, size: int, dtype=torch.float32) -> int:
+        """What a block of `size` positions takes in all layers."""
+        a = config.attention
+        return 2 * config.n_layers * size * a.n_kv_heads * a.head_dim * dtype.itemsize
+
+    def copy(self, pairs: list[tuple[int, int]]) -> None:
+        """What is in the first block of each pair comes into the second too."""
+        if pairs:
+            a, b = torch.tensor(pairs, device=self.keys.device).T
+            self.keys[:, b], self.values[:, b] = self.keys[:, a], self.values[:, a]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **how) -> Tensor:
+        """Write `k`, `v` (1, N, K, C) of the step's tokens; each of the queries `q` (1, N, H, C) then looks at its text up
+        to itself. Returns (1, N, H, C). how: as for `kernels.paged_attention`."""
+        p = self.placement
+        for held, new in ((self.keys[layer], k), (self.values[layer], v)):
+            held.view(-1, *held.shape[2:]).index_copy_(0, p.slots, new[0].to(held.dtype))
+        y = kernels.paged_attention(q[0], self.keys[layer], self.values[layer], p.tables, p.rows, p.positions, **how)
+        return y[None]
