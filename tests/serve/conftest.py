@@ -2,7 +2,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 pytest.importorskip("httpx", reason="needs httpx")
-from server_case import Server, save_model  # noqa: E402
+from server_case import Server, save_model
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from .errors import ApiError
 from .settings import EngineSettings
 from .worker import About, Counts, Ended, Job, Started, Text
 
+PARAMS = {name: name for name in ("response_format", "logit_bias", "bad_words", "max_tokens", "n")} | {
+    "stop_tokens": "stop_token_ids", "text": "input"}
 BEHIND = 20_000  # events that wait for a client who does not read them, before it is given up
 
 
@@ -243,7 +245,9 @@ class EngineClient:
             if event.status != 200:
                 code = "engine_error" if event.status >= 500 else None
                 stream.left.add(event.number)
-                stream.fail(ApiError(event.status, event.message, code=code))
+                named = event.message.split(":")[0].split(" ")[0]  # the engine's messages begin with what is at fault
+                param = PARAMS.get(named) if event.status == 400 else None
+                stream.fail(ApiError(event.status, event.message, code=code, param=param))
                 return
             if event.value is not None:
                 stream.events.append(event)

@@ -10,6 +10,8 @@ from .errors import ApiError
 from .protocol import ResponseFormat
 
 LONGEST = 200_000  # characters of a grammar
+# Where any space is allowed between the parts of an object, small models write nothing else and never come to its end.
+COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 def grammar(wanted: ResponseFormat | None) -> str | None:
@@ -25,7 +27,7 @@ def grammar(wanted: ResponseFormat | None) -> str | None:
         else:
             schema = {"type": "object"} if wanted.type == "json_object" else wanted.json_schema.schema_
             param = "response_format.json_schema.schema" if wanted.type == "json_schema" else param
-            made = matcher.grammar_from_json_schema(json.dumps(schema))
+            made = matcher.grammar_from_json_schema(json.dumps(schema), COMPACT)
         if len(made) > LONGEST:
             raise ValueError(f"it has {len(made):,} characters; at most {LONGEST:,} are taken")
         fault = matcher.validate_grammar(made, None)

@@ -44,7 +44,7 @@ def constrain(wanted: ChatRequest, job: Job) -> Job:
          "required": ["name", "arguments"], "additionalProperties": False}
         for f in chosen
     ]
-    schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
+    schema = {**(forms[0] if len(forms) == 1 else {"anyOf": forms}), "x-guidance": structured.COMPACT}
     made = structured.lark(f'start: "{OPEN}" /\\n?/ call /\\n?/ "{CLOSE}"\ncall: %json {json.dumps(schema)}', "tools")
     return replace(job, grammar=made)
 

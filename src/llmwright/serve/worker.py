@@ -149,6 +149,8 @@ class Texts:
             sum(p.numel() for p in loaded.model.parameters()),
         )
         self.grammars = None
+        self.engine.generate([list(self.about.ends[:1]) or [0]], max_tokens=2)  # what is built at first use is built now
+        blocks.forget()
 
     def run(self) -> None:
         while True:
