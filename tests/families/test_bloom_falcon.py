@@ -224,7 +224,7 @@ def test_bloom_as_its_authors_published_it(tmp_path):
     (dict(BLOOM, model_type="bloom", n_inner=100), "n_inner = 100"),
     (dict(BLOOM, model_type="bloom", n_head=5), "not a multiple"),
     (dict(FALCON, model_type="falcon", num_attention_heads=5), "not a multiple"),
-    (dict(FALCON, model_type="falcon", activation="swish"), "activation = 'swish'"),
+    (dict(FALCON, model_type="falcon", activation="tanh"), "activation = 'tanh'"),
     (dict(FALCON, model_type="falcon", num_ln_in_parallel_attn=2), "num_ln_in_parallel_attn = 2"),
     (dict(FALCON, model_type="falcon", multi_query=False, num_kv_heads=2), "num_kv_heads = 2"),
     (dict(NEW, model_type="falcon", parallel_attn=False), "parallel_attn = False"),

@@ -32,7 +32,7 @@ def stored(path: Path) -> list[Stored]:
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise RequestError(f"{path}: not a table of weights by name but a {type(found).__name__}")
     for name, tensor in found.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise RequestError(f"{path}: {name[:120]} is no plain tensor but a {type(tensor).__name__}")
         # a few numbers can pose as a table of any size
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

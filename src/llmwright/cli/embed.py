@@ -28,6 +28,8 @@ def embed(
 
     if bool(texts) == (file is not None):
         raise RequestError("give texts, or --file FILE with one a line (- for stdin); not both")
+    if max_tokens is not None and max_tokens < 1:
+        raise RequestError(f"--max-tokens {max_tokens}: it must be at least 1")
     if output is not None:
         _writable(output)
     existing(model)  # before the seconds that PyTorch takes to load

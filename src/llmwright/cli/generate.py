@@ -55,7 +55,7 @@ def generate(
         "--chat", help="The prompt is a question to a chat model: put it into the model's template.")] = False,
     system: Annotated[str | None, typer.Option(help="With --chat: what the model is told before all else.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show each step from the text to the next token.")] = False,
-    steps: Annotated[int, typer.Option(help="With --explain: so many tokens.")] = 1,
+    steps: Annotated[int | None, typer.Option(help="With --explain: so many tokens. Default: 1.")] = None,
     dtype: Annotated[str, typer.Option(
         help="What to compute in: float32, bfloat16, or auto, in which this machine writes faster.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
@@ -72,11 +72,13 @@ def generate(
 
     if n < 1:
         raise RequestError(f"--n {n}: it must be at least 1")
-    if steps < 1:
+    if steps is not None and not explain:
+        raise RequestError("--steps are of --explain: give it too, or --max-tokens for the text's length")
+    if steps is not None and steps < 1:
         raise RequestError(f"--steps {steps}: it must be at least 1")
     if n_shots is not None and shots is None:
         raise RequestError("--n-shots is of a file of examples: give --shots FILE too")
-    for name, there in (("--n", n > 1), ("--beams", beams), ("--logprobs", logprobs is not None), ("--window", window)):
+    for name, there in (("--n", n > 1), ("--beams", beams), ("--logprobs", logprobs is not None), ("--window", window), ("--stop", stop)):
         if explain and there:
             raise RequestError(f"--explain follows one text, token by token: leave {name} out")
     if sinks is not None and window is None:
@@ -129,7 +131,7 @@ def generate(
     if explain:
         from .explain import show
 
-        show(loaded, prompt, sampling, steps=min(steps, max_tokens), stop_tokens=stop_tokens, json=json)
+        show(loaded, prompt, sampling, steps=min(steps or 1, max_tokens), stop_tokens=stop_tokens, json=json)
         return
     asked = dict(max_tokens=max_tokens, n=n, sampling=sampling, beams=search, stop=stop, stop_tokens=stop_tokens,
                  window=Window(window, 4 if sinks is None else sinks) if window is not None else None,

@@ -37,8 +37,8 @@ class Beams:
     def __post_init__(self):
         if type(self.width) is not int or not 1 <= self.width <= 1000:
             raise RequestError(f"beams {self.width} is not allowed: it must be a whole number from 1 to 1000")
-        if not isinstance(self.length_penalty, (int, float)) or not math.isfinite(self.length_penalty):
-            raise RequestError(f"length_penalty {self.length_penalty} is not allowed: it must be a number")
+        if not isinstance(self.length_penalty, (int, float)) or not abs(self.length_penalty) <= 50:
+            raise RequestError(f"length_penalty {self.length_penalty} is not allowed: it must be a number from -50 to 50")
         if self.early_stopping not in (False, True, "never"):
             raise RequestError(f"early_stopping {self.early_stopping!r} is not allowed: it is true, false or never")
 

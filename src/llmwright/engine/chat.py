@@ -193,6 +193,12 @@ class Chat:
         except OSError as error:
             raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
         found = found.get("messages") if isinstance(found, dict) else found
+        if not isinstance(found, list):
+            raise RequestError(f"{path}: not a conversation: it must be a list of messages, [{{role: …, content: …}}]")
+        for i, message in enumerate(found):
+            for key in ("role", "content"):
+                if not isinstance(message, dict) or not isinstance(message.get(key), str):
+                    raise RequestError(f"{path}: not a conversation: messages[{i}] has no {key} that is a text")
         try:
             if found != []:
                 self.template.render(found)

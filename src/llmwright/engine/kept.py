@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..model.cache import KVCache
+from ..model.cache import ROOM, KVCache
 from ..model.decoder import Decoder
 
 PIECE = 256  # tokens of a prompt that are read before somebody is asked again whether to go on
-ROOM = 512  # positions of cache that are taken at a time
 
 
 class Stopped(Exception):
@@ -57,8 +56,7 @@ class KeptStepper:
         if self.stopped():
             raise Stopped
         needed = len(self.ids) + len(ids)
-        if needed > self.cache.capacity:
-            self.cache.reserve(min(needed + max(ROOM, needed // 2), max(needed, self.model.config.context)))
+        self.cache.grow(needed, self.model.config.context)
         self.cache.shorten(len(self.ids))  # if an error ended the step before in its middle
         hidden = self.model.hidden(torch.tensor([ids], device=self.model.device), cache=self.cache)
         self.ids = self.ids + ids

@@ -51,22 +51,22 @@ class Sampling:
 
     def __post_init__(self):
         for name, kind, allowed, right in (
-            ("temperature", float, lambda x: 0 <= x < math.inf, "a number from 0 (greedy) up"),
-            ("top_k", int, lambda x: x >= 0, "a whole number from 0 (all tokens) up"),
+            ("temperature", float, lambda x: 0 <= x <= 1e6, "from 0 (greedy) to 1,000,000"),
+            ("top_k", int, lambda x: 0 <= x < 2**31, "a whole number from 0 (all tokens) up"),
             ("top_p", float, lambda x: 0 < x <= 1, "above 0, at most 1 (all tokens)"),
             ("min_p", float, lambda x: 0 <= x <= 1, "from 0 (all tokens) to 1"),
             ("typical", float, lambda x: 0 < x <= 1, "above 0, at most 1 (all tokens)"),
-            ("repetition_penalty", float, lambda x: 0 < x < math.inf, "a number above 0 (1: none)"),
-            ("presence_penalty", float, math.isfinite, "a number (0: none)"),
-            ("frequency_penalty", float, math.isfinite, "a number (0: none)"),
-            ("min_tokens", int, lambda x: x >= 0, "a whole number from 0 up"),
+            ("repetition_penalty", float, lambda x: 1e-6 <= x <= 1e6, "from 0.000001 to 1,000,000 (1: none)"),
+            ("presence_penalty", float, lambda x: abs(x) <= 1e6, "a number (0: none)"),
+            ("frequency_penalty", float, lambda x: abs(x) <= 1e6, "a number (0: none)"),
+            ("min_tokens", int, lambda x: 0 <= x < 2**31, "a whole number from 0 up"),
             ("seed", int, lambda x: 0 <= x < 2**63, "a whole number from 0 up"),
         ):
             value = getattr(self, name)
             if value is None and name == "seed":
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and allowed(value) and (kind is float or value == int(value))):
+            if not (number and allowed(value) and (kind is float or isinstance(value, int) or value.is_integer())):
                 raise RequestError(f"{name} {value} is not allowed: it must be {right}")
         self._keep("logit_bias", _pairs(self.logit_bias))
         self._keep("bad_words", _sequences(self.bad_words))
@@ -88,7 +88,10 @@ class Sampling:
 
 
 def _pairs(bias) -> tuple[tuple[int | str, float], ...]:
-    pairs = tuple(dict(bias).items())
+    try:
+        pairs = tuple(dict(bias).items())
+    except (TypeError, ValueError):
+        raise RequestError("logit_bias is not allowed: it must be {token: number}") from None
     for token, value in pairs:
         if not isinstance(value, (int, float)) or not (math.isfinite(value) or value == -math.inf):
             raise RequestError(f"logit_bias {value} for {token!r} is not allowed: it must be a number (-inf: never)")
@@ -98,7 +101,10 @@ def _pairs(bias) -> tuple[tuple[int | str, float], ...]:
 def _sequences(words) -> tuple[str | tuple[int, ...], ...]:
     if isinstance(words, str):
         words = (words,)
-    found = tuple(word if isinstance(word, str) else tuple(int(i) for i in word) for word in words)
+    try:
+        found = tuple(word if isinstance(word, str) else tuple(int(i) for i in word) for word in words)
+    except (TypeError, ValueError):
+        raise RequestError("bad_words is not allowed: it must be texts, or lists of token ids") from None
     if "" in found or () in found:
         raise RequestError("a bad word is empty: it would forbid every text")
     return found

@@ -13,6 +13,7 @@ or it is plain text with {input} in one place, which is the whole prompt.
 """
 
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def _from_data(path: Path, data) -> Shots:
     said = {}
     for name in ("instruction", "format", "separator"):
         if name in data and not isinstance(data[name], str):
-            raise RequestError(f"{path}: {name} must be text, not {data[name]!r}")
+            raise RequestError(f"{path}: {name} must be text, not a {type(data[name]).__name__}")
         if name in data:
             said[name] = data[name]
     for place in ("{input}", "{output}"):
@@ -104,7 +105,7 @@ def _from_data(path: Path, data) -> Shots:
 
 def _example(path: Path, i: int, example) -> tuple[str, str]:
     if not isinstance(example, dict):
-        raise RequestError(f"{path}: examples[{i}] must be {{input: …, output: …}}, not {example!r}")
+        raise RequestError(f"{path}: examples[{i}] must be {{input: …, output: …}}, not {reprlib.repr(example)}")
     for name in ("input", "output"):
         if not example.get(name):
             raise RequestError(f"{path}: examples[{i}] has no {name}")
@@ -112,7 +113,7 @@ def _example(path: Path, i: int, example) -> tuple[str, str]:
         if name not in ("input", "output"):
             raise RequestError(f"{path}: examples[{i}] has a field {name}; an example has input and output")
         if not isinstance(value, str):
-            raise RequestError(f"{path}: examples[{i}].{name} must be text, not {value!r}")
+            raise RequestError(f"{path}: examples[{i}].{name} must be text, not {reprlib.repr(value)}")
     return example["input"].strip(), example["output"].strip()
 
 

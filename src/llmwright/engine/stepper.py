@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
-from ..model.cache import KVCache
+from ..model.cache import ROOM, KVCache
 from ..model.decoder import Decoder
 from ..model.encoder_decoder import EncoderDecoder
 from ..model.transformer import Transformer
@@ -69,8 +69,9 @@ class DecoderStepper:
         lengths = [len(ids) for ids in prompts]
         self.longest, self.last = max(lengths), positions(model.config) - 1
         # the last token is never fed
-        capacity = self.longest + min(max_tokens, self.last + 1 - min(lengths)) - 1
-        self.cache = KVCache(model.config, len(prompts), capacity, dtype=model.dtype, device=model.device)
+        self.most = self.longest + min(max_tokens, self.last + 1 - min(lengths)) - 1
+        room = min(self.most, self.longest + ROOM)  # the rest when it comes to that
+        self.cache = KVCache(model.config, len(prompts), room, dtype=model.dtype, device=model.device)
         self.padding = torch.tensor([self.longest - n for n in lengths], device=model.device)[:, None]  # (B, 1)
         self.padded = min(lengths) < self.longest
         self.place = torch.empty(0)  # (B, 1): the position of each row's last token
@@ -98,6 +99,7 @@ class DecoderStepper:
         return self._logits(ids[:, None], self.place, mask)
 
     def _logits(self, ids: Tensor, at: Tensor, mask: Tensor | None) -> Tensor:
+        self.cache.grow(self.cache.length + ids.shape[1], self.most)
         return self.model.logits(self.model.hidden(ids, positions=at, mask=mask, cache=self.cache)[:, -1])
 
     def select(self, rows: Tensor) -> None:
@@ -118,7 +120,7 @@ class EncoderDecoderStepper:
     def __init__(self, model: EncoderDecoder, sources: Sequence[list[int]], start: Sequence[int], max_tokens: int):
         self.model, self.sources, self.start, self.width = model, list(sources), list(start), 1
         self.starts = [self.start] * len(sources)
-        self.capacity = len(start) + min(max_tokens, positions(model.config) - len(start)) - 1
+        self.most = len(start) + min(max_tokens, positions(model.config) - len(start)) - 1
 
     def prefill(self) -> Tensor:
         model, device = self.model, self.model.device
@@ -127,13 +129,15 @@ class EncoderDecoderStepper:
         ids = torch.tensor([row + row[-1:] * (S - len(row)) for row in self.sources], device=device)  # (B, S)
         mask = torch.arange(S, device=device)[None] < lengths  # (B, S)
         self.memory = model.encode(ids, None if mask.all() else mask, keep=True)
-        self.cache = KVCache(model.config, len(ids), self.capacity, dtype=model.dtype, device=device)
+        room = min(self.most, len(self.start) + ROOM)
+        self.cache = KVCache(model.config, len(ids), room, dtype=model.dtype, device=device)
         return self._logits(torch.tensor([self.start] * len(ids), device=device))
 
     def step(self, ids: Tensor) -> Tensor:
         return self._logits(ids[:, None])
 
     def _logits(self, ids: Tensor) -> Tensor:
+        self.cache.grow(self.cache.length + ids.shape[1], self.most)
         return self.model.logits(self.model.hidden(ids, self.memory, cache=self.cache)[:, -1])
 
     def select(self, rows: Tensor) -> None:

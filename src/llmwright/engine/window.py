@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
-from ..model.cache import KVCache
+from ..model.cache import ROOM, KVCache
 from ..model.config import Rotary
 from ..model.decoder import Decoder
 
@@ -70,7 +70,8 @@ class WindowStepper:
     def __init__(self, model: Decoder, prompts: Sequence[list[int]], window: Window):
         check(model, window)
         self.model, self.window, self.starts = model, window, list(prompts)
-        self.cache = KVCache(model.config, len(prompts), window.size, dtype=model.dtype, device=model.device)
+        room = min(window.size, max(map(len, prompts)) + ROOM)
+        self.cache = KVCache(model.config, len(prompts), room, dtype=model.dtype, device=model.device)
         self.held = torch.zeros(len(prompts), 1, dtype=torch.long, device=model.device)  # of each row, (B, 1)
 
     def prefill(self) -> Tensor:
@@ -92,6 +93,7 @@ class WindowStepper:
     def feed(self, ids: Tensor, real: Tensor) -> Tensor:
         """`ids` (B, T), where `real` not padding, for which there is room → states (B, T, D)."""
         past, T, device = self.cache.length, ids.shape[1], ids.device
+        self.cache.grow(past + T, self.window.size)
         positions = (self.held + real.long().cumsum(1) - 1).clamp(min=0)  # (B, T)
         before = torch.arange(past, device=device) >= past - self.held  # (B, past)
         seen = torch.cat((before, real), 1)[:, None, None]  # (B, 1, 1, S)

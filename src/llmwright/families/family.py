@@ -12,6 +12,8 @@ ACTIVATIONS = {  # published names → ours
     "relu": "relu",
 }
 
+MOST_LAYERS, MOST = 10_000, 1 << 24  # beyond, a number was mistyped, or is there to take memory
+
 
 @dataclass(frozen=True)
 class Family:
@@ -49,8 +51,9 @@ def need(config: dict, key: str) -> int:
     value = config.get(key)
     if value is None:
         raise RequestError(f"config.json: {key} is missing; a {config.get('model_type')} configuration needs it")
-    if type(value) is not int or value < 1:
-        raise RequestError(f"config.json: {key} = {value!r} is not allowed: it must be a whole number from 1 up")
+    most = MOST_LAYERS if "layer" in key else MOST
+    if type(value) is not int or not 1 <= value <= most:
+        raise RequestError(f"config.json: {key} = {_short(value)} is not allowed: it must be a whole number from 1 to {most:,}")
     return value
 
 
@@ -76,13 +79,35 @@ def published_activation(activation: str, tanh: str = "gelu_pytorch_tanh") -> st
     return tanh if activation == "gelu_tanh" else activation
 
 
+def _short(value) -> str:
+    return repr(value) if not isinstance(value, int) or abs(value) < 10**30 else f"a number of {value.bit_length():,} bits"
+
+
 def special_tokens(config: dict) -> tuple[tuple[str, int], ...]:
-    """(("bos", id), …) from `bos_token_id` and so on; there may be several end tokens."""
+    """(("bos", id), …) from `bos_token_id` and so on; there may be several end tokens. Ids that the vocabulary has not
+    are left out, as published files have some (-1, for none)."""
     found = []
     for name in ("bos", "eos", "pad"):
         value = config.get(f"{name}_token_id")
-        found += [(name, id) for id in (value if isinstance(value, list) else [value]) if type(id) is int]
+        found += [(name, id) for id in (value if isinstance(value, list) else [value]) if _is_token(id, config)]
     return tuple(found)
+
+
+def start_token(config: dict, default: int | None = None) -> tuple[str, int]:
+    """("start", id): what a decoder beside an encoder begins with."""
+    start = config.get("decoder_start_token_id")
+    start = default if start is None else start
+    if start is None:
+        raise RequestError(f"config.json: decoder_start_token_id is missing; a {config.get('model_type')} configuration "
+                           "needs it")
+    if not _is_token(start, config):
+        raise RequestError(f"config.json: decoder_start_token_id = {_short(start)} is not allowed: it must be a token's id, "
+                           "below vocab_size")
+    return "start", start
+
+
+def _is_token(id, config: dict) -> bool:
+    return type(id) is int and 0 <= id < config.get("vocab_size", MOST)
 
 
 def write_special_tokens(config: ModelConfig) -> dict:

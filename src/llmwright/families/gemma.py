@@ -66,6 +66,8 @@ def _read_gemma3(c: dict) -> ModelConfig:
     p = c.get("rope_parameters") or {}
     nested = isinstance(p, dict) and (windows.FULL in p or windows.SLIDING in p)
     everywhere, near = ((p.get(kind) or {}) if nested else {} for kind in (windows.FULL, windows.SLIDING))
+    if not isinstance(everywhere, dict):
+        raise RequestError(f"config.json: rope_parameters.{windows.FULL} is not allowed: it must be a mapping")
     older = c.get("rope_scaling") or {}  # what it says is of the full layers
     if nested and isinstance(older, dict):
         p, older = {**everywhere, **older}, None

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..errors import RequestError
 from ..model.config import Attention, FeedForward, Head, ModelConfig, Norm, Sinusoidal
-from .family import ACTIVATIONS, Family, need, published_activation, refuse, special_tokens, write_special_tokens
+from .family import ACTIVATIONS, Family, need, published_activation, refuse, special_tokens, start_token, write_special_tokens
 from .names import Rule, rule
 
 
@@ -31,9 +31,6 @@ def _read(c: dict) -> ModelConfig:
     refuse(c, "decoder_vocab_size", (vocab_size, None))
     if d_model % n_heads:
         raise RequestError(f"config.json: d_model {d_model} is not a multiple of encoder_attention_heads {n_heads}")
-    start = c.get("decoder_start_token_id")
-    if start is None:
-        raise RequestError("config.json: decoder_start_token_id is missing; a marian configuration needs it")
     dropout = c.get("dropout", 0.1)
     return ModelConfig(
         family="marian",
@@ -59,7 +56,7 @@ def _read(c: dict) -> ModelConfig:
         embedding_dropout=dropout,
         init_std=c.get("init_std") or d_model**-0.5,  # of the embeddings; a matrix has 1/sqrt(its inputs)
         init_fan_in=True,
-        special_tokens=(*special_tokens(c), ("start", start)),
+        special_tokens=(*special_tokens(c), start_token(c)),
     )
 
 

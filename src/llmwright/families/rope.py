@@ -9,7 +9,7 @@ import math
 
 from ..errors import RequestError
 from ..model.config import ModelConfig, RopeScaling, Rotary
-from .family import number
+from .family import need, number
 
 KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
 _BOUNDS = ("low_freq_factor", "high_freq_factor")
@@ -18,9 +18,7 @@ _BOUNDS = ("low_freq_factor", "high_freq_factor")
 def read(c: dict, *, context: int, theta: float = 10_000.0) -> tuple[Rotary, int]:
     """The positions of `c` and the longest text they are made for. `context` and `theta` are what the family has where
     `c` has neither."""
-    context = c.get("max_position_embeddings") or context
-    if type(context) is not int or context < 1:
-        raise RequestError(f"config.json: max_position_embeddings = {context!r} is not allowed: it must be a whole number")
+    context = need({"max_position_embeddings": c.get("max_position_embeddings") or context}, "max_position_embeddings")
     key = "rope_scaling" if c.get("rope_scaling") else "rope_parameters"
     rotary = rotary_of(c, c.get(key) or {}, key, context=context, theta=c.get("rope_theta") or theta)
     s = rotary.scaling
@@ -39,15 +37,13 @@ def rotary_of(c: dict, p: dict, where: str, *, context: int, theta: float) -> Ro
             f"config.json: {where}: rope scaling {kind!r} is not supported; supported: {', '.join(KINDS)}")
     if p.get("partial_rotary_factor", c.get("partial_rotary_factor")) not in (None, 1):
         raise RequestError("config.json: partial_rotary_factor is not supported: in this family the whole head turns")
-    theta = p.get("rope_theta") or theta
+    theta = number(p, "rope_theta", where=where + ".") or theta
     if kind == "default":
         return Rotary(theta)
     read = {name: number(p, name, where=where + ".") for name in ("factor", *_BOUNDS, "attention_factor", "mscale",
                                                                  "mscale_all_dim", "beta_fast", "beta_slow")}
     original = c.get("original_max_position_embeddings") or p.get("original_max_position_embeddings") or context
-    if type(original) is not int or original < 1:
-        raise RequestError(f"config.json: original_max_position_embeddings = {original!r} is not allowed: it must be a "
-                           "whole number")
+    original = need({"original_max_position_embeddings": original}, "original_max_position_embeddings")
     factor = read["factor"]
     if factor is None and kind == "yarn":
         factor = context / original
@@ -63,6 +59,8 @@ def rotary_of(c: dict, p: dict, where: str, *, context: int, theta: float) -> Ro
             raise RequestError(f"config.json: {where}: low_freq_factor and high_freq_factor must be given, the first "
                                "below the second")
         return Rotary(theta, scaling=RopeScaling(kind, factor, original, low, high))
+    if theta <= 1:
+        raise RequestError(f"config.json: {where}.rope_theta = {theta!r} is not allowed: YaRN needs one above 1")
     sharpen = read["attention_factor"]
     if sharpen is None and read["mscale"] and read["mscale_all_dim"]:  # DeepSeek's spelling of the same
         sharpen = _sharpen(factor, read["mscale"]) / _sharpen(factor, read["mscale_all_dim"])

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..errors import RequestError
 from ..model.config import Attention, FeedForward, Head, ModelConfig, Norm, Relative
-from .family import Family, need, refuse, special_tokens, write_special_tokens
+from .family import Family, need, refuse, special_tokens, start_token, write_special_tokens
 from .names import Rule, rule
 
 # feed_forward_proj → activation, whether there is a gate. The gate's "gelu" is the approximation by tanh.
@@ -34,8 +34,6 @@ def _read(c: dict) -> ModelConfig:
     d_model, n_heads, n_layers = need(c, "d_model"), need(c, "num_heads"), need(c, "num_layers")
     dropout = c.get("dropout_rate", 0.1)
     pad = c.get("pad_token_id", 0)
-    start = c.get("decoder_start_token_id")
-    start = pad if start is None else start
     scaled = c.get("scale_decoder_outputs", c.get("tie_word_embeddings") is not False)
     return ModelConfig(
         family="t5",
@@ -58,7 +56,7 @@ def _read(c: dict) -> ModelConfig:
         embedding_dropout=dropout,
         init_std=c.get("initializer_factor", 1.0),
         init_fan_in=True,
-        special_tokens=(*special_tokens({"pad_token_id": 0, "eos_token_id": 1} | c), ("start", start)),
+        special_tokens=(*special_tokens({"pad_token_id": 0, "eos_token_id": 1} | c), start_token(c, pad)),
     )
 
 

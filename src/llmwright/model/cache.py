@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .config import ModelConfig
 
+ROOM = 512  # positions of memory that are taken at a time, where a text may grow
+
 
 class KVCache:
     """`keys`, `values`: one (B, capacity, K, C) tensor a layer. `length`: positions held, the same in every layer."""
@@ -47,6 +49,11 @@ class KVCache:
         for new, held in zip(grown, (self.keys, self.values)):
             new[:, :, : self.length] = held[:, :, : self.length]
         (self.keys, self.values), self.capacity = grown, capacity
+
+    def grow(self, needed: int, most: int) -> None:
+        """Make room for `needed` positions where there is none, and for some of those that come next, up to `most`."""
+        if needed > self.capacity:
+            self.reserve(min(needed + max(ROOM, needed // 2), max(needed, most)))
 
     def shorten(self, length: int) -> None:
         """Forget the positions from `length` on."""

@@ -222,7 +222,7 @@ class ModelConfig:
             sizes += [("n_experts", self.experts.n_experts), ("n_active", self.experts.n_active)]
         sizes += [("window", window) for window in self.windows if window is not None]
         for name, value in sizes:
-            most = 10_000 if name.endswith("layers") else 10**9  # beyond, a number was mistyped
+            most = 10_000 if name.endswith("layers") else 1 << 24  # beyond, a number was mistyped
             if type(value) is not int or not 1 <= value <= most:
                 raise RequestError(f"model.{name} is {value!r}; it must be a whole number from 1 to {most:,}")
         for name, value, most in (

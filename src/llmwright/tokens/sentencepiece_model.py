@@ -17,6 +17,7 @@ from .anatomy import SPACE
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE = 1, 2
+LONGEST = 4_096  # characters of a piece; each has as many ways to be written as two
 
 
 def read(path: Path) -> tuple[dict, dict]:
@@ -62,6 +63,8 @@ def _content(path: Path, proto) -> tuple[dict, dict]:
     if spec.treat_whitespace_as_suffix:
         raise RequestError(f"{path}: a SentencePiece model with treat_whitespace_as_suffix, which is not read")
     pieces = [piece.piece for piece in proto.pieces]
+    if (longest := max(map(len, pieces))) > LONGEST:
+        raise RequestError(f"{path}: a piece of {longest:,} characters; pieces have at most {LONGEST:,}")
     ids = {role: _position(pieces, getattr(spec, f"{role}_id")) for role in ("unk", "bos", "eos", "pad")}
     ids["unk"] = next(i for i, piece in enumerate(proto.pieces) if piece.type == UNKNOWN)
     if ids["pad"] is None and "<pad>" in pieces:
