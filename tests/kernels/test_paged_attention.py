@@ -34,7 +34,8 @@ class Texts:
         """`asked`: (text, from, to). The results of each."""
         texts = list(dict.fromkeys(text for text, _, _ in asked))
         longest = max(len(self.tables[text]) for text in texts)
-        tables = torch.tensor([self.tables[t] + [0] * (longest - len(self.tables[t])) for t in texts], dtype=torch.int32)
+        tables = [self.tables[text] + [0] * (longest - len(self.tables[text])) for text in texts]
+        tables = torch.tensor(tables, dtype=torch.int32)
         rows = torch.tensor([texts.index(t) for t, start, stop in asked for _ in range(start, stop)], dtype=torch.int32)
         positions = torch.tensor([p for _, start, stop in asked for p in range(start, stop)], dtype=torch.int32)
         q = torch.cat([self.queries[t][start:stop] for t, start, stop in asked])
@@ -42,11 +43,12 @@ class Texts:
         return list(out.split([stop - start for _, start, stop in asked]))
 
 
-def close(got, wanted, dtype):
-    """float32: sums in another order, another exp. bfloat16: weights and results are rounded to 8 bits."""
+def close(got, wanted, dtype, slack=1):
+    """float32: sums in another order, another exp. bfloat16: weights and results are rounded to 8 bits; PyTorch's path
+    rounds scores too, which are as large as 12 here and then go through exp."""
     for ours, theirs in zip(got, wanted, strict=True):
         difference = (ours.float() - theirs.float()).abs().max()
-        assert difference <= (2e-5 if dtype == torch.float32 else 2**-6) * theirs.abs().max() + 1e-6
+        assert difference <= slack * (2e-5 if dtype == torch.float32 else 2**-6) * theirs.abs().max() + 1e-6
 
 
 HOW = st.fixed_dictionaries({
@@ -63,9 +65,10 @@ def options(how, H, longest):
 @pytest.mark.parametrize("kind", [pytest.param("native", marks=needs_native), "plain"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @settings(max_examples=40, deadline=None)
-@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=4), heads=st.sampled_from([(1, 1), (3, 1), (4, 2), (9, 3), (5, 5)]),
-       C=st.sampled_from([1, 8, 16, 24, 48, 64, 80, 160]), size=st.sampled_from([1, 3, 4, 16]), how=HOW, data=st.data())
-def test_it_is_what_the_definition_says(kind, dtype, lengths, heads, C, size, how, data):
+@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=4), size=st.sampled_from([1, 3, 4, 16]), how=HOW,
+       heads=st.sampled_from([(1, 1), (3, 1), (4, 2), (9, 3), (5, 5)]), data=st.data(),
+       C=st.sampled_from([1, 8, 16, 24, 48, 64, 80, 160]))
+def test_it_is_what_the_definition_says(kind, dtype, lengths, size, how, heads, data, C):
     texts = Texts(lengths, *heads, C, size, dtype)
     asked = []
     for text, length in enumerate(lengths):
@@ -74,8 +77,10 @@ def test_it_is_what_the_definition_says(kind, dtype, lengths, heads, C, size, ho
     how = options(how, heads[0], max(lengths))
     run = paged.attend if kind == "native" else lambda *a, **o: paged.plain(kernels.attention, *a, **o)
     exact = Texts(lengths, *heads, C, size, dtype)
-    exact.keys, exact.values, exact.queries = exact.keys.float(), exact.values.float(), [q.float() for q in exact.queries]
-    close(texts.call(run, asked, **how), exact.call(reference.paged_attention, asked, **how), dtype)
+    exact.keys, exact.values = exact.keys.float(), exact.values.float()
+    exact.queries = [q.float() for q in exact.queries]
+    wanted = exact.call(reference.paged_attention, asked, **how)
+    close(texts.call(run, asked, **how), wanted, dtype, slack=4 if kind == "plain" and dtype == torch.bfloat16 else 1)
 
 
 @needs_native
@@ -94,7 +99,8 @@ def test_no_bit_depends_on_the_company_the_order_the_blocks_or_the_pieces(thread
             alone[text, position] = texts.call(paged.attend, [(text, position, position + 1)], **how)[0][0]
     # the same content in other blocks, whose rest and whose neighbours hold what poisons every sum that it gets into
     moved = Texts(lengths, 6, 2, C, size, dtype, seed)
-    moved.keys, moved.values = (torch.full((len(texts.keys) + 5, *texts.keys.shape[1:]), torch.nan, dtype=dtype) for _ in "kv")
+    shape = (len(texts.keys) + 5, *texts.keys.shape[1:])
+    moved.keys, moved.values = (torch.full(shape, torch.nan, dtype=dtype) for _ in "kv")
     numbers = draw.sample(range(len(moved.keys)), len(moved.keys))
     for text, length in enumerate(lengths):
         moved.tables[text] = [numbers.pop() for _ in texts.tables[text]]
@@ -129,10 +135,9 @@ def test_by_name_it_serves_every_kind_of_call(dtype):
     texts = Texts([40, 9], 4, 2, 16, 4, dtype)
     asked = [(0, 30, 40), (1, 8, 9)]
     wanted = texts.call(reference.paged_attention, asked)
-    close(texts.call(kernels.paged_attention, asked), wanted, dtype)
-    nothing = kernels.paged_attention(
-        torch.empty(0, 4, 16), texts.keys.float(), texts.values.float(), *(torch.zeros(n, dtype=torch.int32) for n in ((1, 1), 0, 0)))
-    assert nothing.shape == (0, 4, 16)
+    close(texts.call(kernels.paged_attention, asked), wanted, dtype, slack=2)
+    placed = (torch.zeros(shape, dtype=torch.int32) for shape in ((1, 1), 0, 0))
+    assert kernels.paged_attention(torch.empty(0, 4, 16, dtype=dtype), texts.keys, texts.values, *placed).shape == (0, 4, 16)
 
 
 def test_a_case_by_hand():

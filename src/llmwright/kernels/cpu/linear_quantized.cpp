@@ -5,7 +5,9 @@
 // Weights lie in panels of 32 outputs, a panel's groups one after the other in one stream:
 //   8 bits: 32 scales (float16), then [input / 4][32 outputs][4] bytes, 128 + the weight
 //   4 bits: 32 scales, 32 minima, then four lines of [32 outputs][4]: in the low halves inputs 4j …, in the high 16 + 4j …
-// A few rows take half bytes apart as they meet them; many rows meet a panel that was taken apart once.
+//
+// Half bytes are taken apart as they meet some rows: that runs beside the products and costs them next to nothing, less
+// than to take a panel apart once for all rows.
 #include "common.h"
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
@@ -15,8 +17,7 @@ constexpr long PANEL = 32, GROUP = 32, QUADS = 8, HEAD = 2 * PANEL, STRIP = 6, R
 constexpr long BYTES = GROUP * PANEL;
 static long up(long n, long to) { return (n + to - 1) / to * to; }
 
-enum Form { EIGHT, FOUR, APART };  // APART: of 4 bits, a byte for each
-constexpr long block_of(Form form) { return form == EIGHT ? HEAD + BYTES : 2 * HEAD + (form == FOUR ? BYTES / 2 : BYTES); }
+constexpr long block_of(int bits) { return bits == 8 ? HEAD + BYTES : 2 * HEAD + BYTES / 2; }
 
 // Rows of x in 8 bits. `step` is what 1 stands for in a group, `low` what the weights' minimum is to be multiplied by (4
 // bits), `start` what makes up for the 128 (8 bits).
@@ -35,16 +36,17 @@ static inline __m512 load(const bf16 *x, __mmask16 there) {
 
 template <class T>
 static void quantize(const T *x, long K, const Row &to) {
-    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    const __m512i sign_off = _mm512_set1_epi32(0x7fffffff);
     for (long k = 0, g = 0; k < K; k += GROUP, g++) {
         const __m512 a = load(x + k, inside(K - k)), b = load(x + k + 16, inside(K - k - 16));
-        const __m512i bits = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(a), magnitude),
-                                              _mm512_and_si512(_mm512_castps_si512(b), magnitude));
-        const int32_t most = _mm512_reduce_max_epi32(bits);  // compared as whole numbers, so that a NaN stays one
+        const __m512i magnitudes = _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(a), sign_off),
+                                                    _mm512_and_si512(_mm512_castps_si512(b), sign_off));
+        const int32_t most = _mm512_reduce_max_epi32(magnitudes);  // compared as whole numbers, so that a NaN stays one
         float largest;
         memcpy(&largest, &most, 4);
         const __m512 inverse = _mm512_set1_ps(largest > 1e-30f ? 127.0f / largest : 0.0f);
-        const __m512i p = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)), q = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+        const __m512i p = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
+        const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
         _mm_store_si128((__m128i *)(to.bytes + k), _mm512_cvtsepi32_epi8(p));
         _mm_store_si128((__m128i *)(to.bytes + k + 16), _mm512_cvtsepi32_epi8(q));
         const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
@@ -57,20 +59,20 @@ static void quantize(const T *x, long K, const Row &to) {
 // Not the intrinsic: GCC 12 would read the panel again for each row and copy each sum.
 #define MULTIPLY_ADD(sum, w, x) asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x))
 
-// M rows, each `apart` from the next, meet a panel: c (M × 32).
-template <int M, Form form>
+// M rows meet a panel: c (M × 32).
+template <int M, int bits>
 static void tile(long groups, const uint8_t *panel, Row row, long lda, float *c) {
     __m512 y[M][2];
 #pragma GCC unroll 8
     for (int m = 0; m < M; m++) y[m][0] = y[m][1] = _mm512_setzero_ps();
-    for (long g = 0; g < groups; g++, panel += block_of(form), row.bytes += GROUP, row.step++, row.low++, row.start++) {
+    for (long g = 0; g < groups; g++, panel += block_of(bits), row.bytes += GROUP, row.step++, row.low++, row.start++) {
         __m512i sum[M][2];
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++)
             sum[m][0] = sum[m][1] =
-                form == EIGHT ? _mm512_set1_epi32(row.start[m * lda / GROUP]) : _mm512_setzero_si512();
-        const uint8_t *w = panel + (form == EIGHT ? HEAD : 2 * HEAD);
-        if (form == FOUR) {
+                bits == 8 ? _mm512_set1_epi32(row.start[m * lda / GROUP]) : _mm512_setzero_si512();
+        const uint8_t *w = panel + (bits == 8 ? HEAD : 2 * HEAD);
+        if (bits == 4) {
             const __m512i half = _mm512_set1_epi8(15);
 #pragma GCC unroll 4
             for (int j = 0; j < 4; j++) {
@@ -113,7 +115,7 @@ static void tile(long groups, const uint8_t *panel, Row row, long lda, float *c)
             for (int n = 0; n < 2; n++)
                 y[m][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[m][n]), _mm512_mul_ps(s[n], d), y[m][n]);
         }
-        if (form != EIGHT) {
+        if (bits == 4) {
             const __m512 z[2] = {_mm512_cvtph_ps(_mm256_loadu_si256(head + 2)),
                                  _mm512_cvtph_ps(_mm256_loadu_si256(head + 3))};
 #pragma GCC unroll 8
@@ -130,32 +132,20 @@ static void tile(long groups, const uint8_t *panel, Row row, long lda, float *c)
         for (int n = 0; n < 2; n++) _mm512_storeu_ps(c + m * PANEL + 16 * n, y[m][n]);
 }
 
-template <Form form>
+template <int bits>
 static void strip(int M, long groups, const uint8_t *panel, const Row &row, long lda, float *c) {
     switch (M) {
-    case 1: return tile<1, form>(groups, panel, row, lda, c);
-    case 2: return tile<2, form>(groups, panel, row, lda, c);
-    case 3: return tile<3, form>(groups, panel, row, lda, c);
-    case 4: return tile<4, form>(groups, panel, row, lda, c);
-    case 5: return tile<5, form>(groups, panel, row, lda, c);
-    default: return tile<STRIP, form>(groups, panel, row, lda, c);
-    }
-}
-
-static void take_apart(long groups, const uint8_t *panel, uint8_t *to) {
-    const __m512i half = _mm512_set1_epi8(15);
-    for (long g = 0; g < groups; g++, panel += block_of(FOUR), to += block_of(APART)) {
-        memcpy(to, panel, 2 * HEAD);
-        for (long i = 0; i < BYTES / 2; i += 64) {
-            const __m512i both = _mm512_loadu_si512(panel + 2 * HEAD + i);
-            _mm512_store_si512(to + 2 * HEAD + i, _mm512_and_si512(both, half));
-            _mm512_store_si512(to + 2 * HEAD + BYTES / 2 + i, _mm512_and_si512(_mm512_srli_epi16(both, 4), half));
-        }
+    case 1: return tile<1, bits>(groups, panel, row, lda, c);
+    case 2: return tile<2, bits>(groups, panel, row, lda, c);
+    case 3: return tile<3, bits>(groups, panel, row, lda, c);
+    case 4: return tile<4, bits>(groups, panel, row, lda, c);
+    case 5: return tile<5, bits>(groups, panel, row, lda, c);
+    default: return tile<STRIP, bits>(groups, panel, row, lda, c);
     }
 }
 
 // `bias` has as many numbers as the panels have outputs.
-template <class T, Form form>
+template <class T, int bits>
 static void linear(const T *x, long stride, long N, long K, const uint8_t *w, const float *bias, long F, T *y,
                    int threads) {
     const long panels = up(F, PANEL) / PANEL, groups = up(K, GROUP) / GROUP, lda = groups * GROUP;
@@ -176,22 +166,13 @@ static void linear(const T *x, long stride, long N, long K, const uint8_t *w, co
         const long strips = (n + STRIP - 1) / STRIP;
         float sum[STRIP * PANEL];
         for (long p = panels * part / splits; p < panels * (part + 1) / splits; p++) {
-            const uint8_t *panel = w + p * groups * block_of(form);
+            const uint8_t *panel = w + p * groups * block_of(bits);
             const float *b = bias + p * PANEL;
             const long wide = F - p * PANEL < PANEL ? F - p * PANEL : PANEL;
-            const bool apart = form == FOUR && strips > 1;
-            if (apart) {
-                uint8_t *to = (uint8_t *)scratch<1>(groups * block_of(APART));
-                take_apart(groups, panel, to);
-                panel = to;
-            }
             for (long i = 0; i < strips; i++) {  // of equal height, as near as can be
                 const long m = first + n * i / strips;
                 const int height = (int)(first + n * (i + 1) / strips - m);
-                if (apart)
-                    strip<APART>(height, groups, panel, row(m), lda, sum);
-                else
-                    strip<form>(height, groups, panel, row(m), lda, sum);
+                strip<bits>(height, groups, panel, row(m), lda, sum);
                 for (int r = 0; r < height; r++) {
                     float *value = sum + r * PANEL;
 #pragma omp simd
@@ -204,8 +185,7 @@ static void linear(const T *x, long stride, long N, long K, const uint8_t *w, co
 }
 #else
 constexpr int HERE = 0;
-enum Form { EIGHT, FOUR };
-template <class T, Form form>
+template <class T, int bits>
 static void linear(const T *, long, long, long, const uint8_t *, const float *, long, T *, int) {}
 #endif
 
@@ -214,9 +194,9 @@ static void linear(const T *, long, long, long, const uint8_t *, const float *, 
     EXPORT void linear_quantized_##name(const T *x, long stride, long N, long K, const uint8_t *w, const float *bias,  \
                                         long F, int bits, T *y, int threads) {                                         \
         if (bits == 8)                                                                                                 \
-            linear<T, EIGHT>(x, stride, N, K, w, bias, F, y, threads);                                                 \
+            linear<T, 8>(x, stride, N, K, w, bias, F, y, threads);                                                 \
         else                                                                                                           \
-            linear<T, FOUR>(x, stride, N, K, w, bias, F, y, threads);                                                  \
+            linear<T, 4>(x, stride, N, K, w, bias, F, y, threads);                                                  \
     }
 EACH_TYPE(float, float32)
 EACH_TYPE(bf16, bfloat16)

@@ -15,6 +15,8 @@ struct Call {
 };
 
 constexpr long PIECE = 32, LANES = 16;  // queries of a text that one thread takes at a time
+// Keys to ask for early, into the second cache: into the first, half as many come in the same time.
+constexpr long AHEAD = 32;
 static long up(long n, long to) { return (n + to - 1) / to * to; }
 
 template <class T>
@@ -146,20 +148,15 @@ struct Sums<bf16> {
 // The positions from `from` to before `to`: of these, `to` may cut a step short.
 template <class T, int R, int V>
 static void add_values(floats (*sums)[4], const typename Sums<T>::Weight *const *weights, long lo, const T *values,
-                       const long *at, long from, long to, long left, bool cold) {
+                       const long *at, long from, long to, long left) {
     constexpr int n = V * Sums<T>::each;
     floats sum[R][4];
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
         for (int j = 0; j < n; j++) sum[r][j] = sums[r][j];
-    for (long s = from; s < to; s += Sums<T>::keys) {
-        if (cold)
-            for (long k = 0; k < Sums<T>::keys; k++)
-                for (long c = 0; c < V * WIDE<T>; c += WIDE<T>)
-                    __builtin_prefetch(values + at[s + 16 + k] + c);  // as far as `at` goes beyond the last
+    for (long s = from; s < to; s += Sums<T>::keys)
         Sums<T>::template add<R, V>(sum, weights, lo, values, at, s, to, left);
-    }
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
@@ -168,7 +165,7 @@ static void add_values(floats (*sums)[4], const typename Sums<T>::Weight *const 
 
 template <class T, int R, int V>
 static void mix(const Query<T> *queries, const typename Sums<T>::Weight *const *weights, const float *inverse, long lo,
-                const T *values, const long *at, long c, long C, bool cold) {
+                const T *values, const long *at, long c, long C) {
     const long step = Sums<T>::keys;
     long most = 0, least = queries[0].end;  // what all of them see
     for (int r = 0; r < R; r++) {
@@ -180,18 +177,19 @@ static void mix(const Query<T> *queries, const typename Sums<T>::Weight *const *
     for (int r = 0; r < R; r++) {
         const long first = queries[r].first / step * step;
         const long to = least > most ? most : queries[r].end;
-        add_values<T, 1, V>(sum + r, weights + r, lo, values + c, at, first, to, C - c, false);
+        add_values<T, 1, V>(sum + r, weights + r, lo, values + c, at, first, to, C - c);
     }
     if (least > most) {
-        add_values<T, R, V>(sum, weights, lo, values + c, at, most, least, C - c, cold);
+        add_values<T, R, V>(sum, weights, lo, values + c, at, most, least, C - c);
         for (int r = 0; r < R; r++)
-            add_values<T, 1, V>(sum + r, weights + r, lo, values + c, at, least, queries[r].end, C - c, false);
+            add_values<T, 1, V>(sum + r, weights + r, lo, values + c, at, least, queries[r].end, C - c);
     }
     for (int r = 0; r < R; r++)
         Sums<T>::put_sums(sum[r], V * Sums<T>::each, inverse[r], queries[r].out + c, C - c);
 }
 
-// `at` says where in `keys` and `values` a position's row begins. `room`: for R rows of scores and of weights.
+// `at` says where in `keys` and `values` a position's row begins. `room`: for R rows of scores and of weights. `cold`:
+// these are the first to meet the keys and values.
 template <class T, int R>
 static void attend(const Call &call, const Query<T> *queries, const T *keys, const T *values, const long *at,
                    float *room, long width, bool cold) {
@@ -208,7 +206,10 @@ static void attend(const Call &call, const Query<T> *queries, const T *keys, con
         for (int i = 0; i < FOUR; i++) k[i] = keys + at[s + i];
         if (cold)
             for (int i = 0; i < FOUR; i++)
-                for (long c = 0; c < call.C; c += WIDE<T>) __builtin_prefetch(keys + at[s + 16 + i] + c);
+                for (long c = 0; c < call.C; c += WIDE<T>) {
+                    __builtin_prefetch(keys + at[s + AHEAD + i] + c, 0, 2);
+                    __builtin_prefetch(values + at[s + i] + c, 0, 2);
+                }
         const floats scores = dots<T, R>(call.C, q, k);
         for (int r = 0; r < R; r++) memcpy(room + r * width + s - lo, (const float *)&scores + FOUR * r, 16);
     }
@@ -230,8 +231,8 @@ static void attend(const Call &call, const Query<T> *queries, const T *keys, con
     constexpr int full = 4 / Sums<T>::each;
     long c = 0;
     for (; c + full * WIDE<T> <= call.C; c += full * WIDE<T>)
-        mix<T, R, full>(queries, weights, inverse, lo, values, at, c, call.C, cold);
-    for (; c < call.C; c += WIDE<T>) mix<T, R, 1>(queries, weights, inverse, lo, values, at, c, call.C, cold);
+        mix<T, R, full>(queries, weights, inverse, lo, values, at, c, call.C);
+    for (; c < call.C; c += WIDE<T>) mix<T, R, 1>(queries, weights, inverse, lo, values, at, c, call.C);
 }
 
 // Queries n to before n + count, of one text and side by side there, and the heads of key-value head k.
@@ -241,7 +242,7 @@ static void piece(const Call &call, const T *q, long q_stride, const T *keys, co
     const long G = call.H / call.K, end = call.positions[n + count - 1] + 1;
     long first = call.window ? call.positions[n] + 1 - call.window : 0;
     first = first < 0 ? 0 : first / LANES * LANES;
-    const long beyond = up(end, LANES) + 32, width = up(end, LANES) - first;
+    const long beyond = up(end, LANES) + AHEAD, width = up(end, LANES) - first;
     long *at = (long *)scratch(beyond * 8);
     const int32_t *table = call.tables + call.rows[n] * call.blocks;
     for (long s = first; s < end;) {
