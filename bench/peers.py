@@ -15,6 +15,16 @@ def llama_cpp() -> str:
     return python("llama-cpp", "llama-cpp-python==0.3.36", torch=None)
 
 
+def langchain() -> str:
+    """LangChain's client of OpenAI's API (tests/serve)."""
+    return python("langchain", "langchain-openai==1.7.3", torch=None)
+
+
+def llama_index() -> str:
+    """LlamaIndex's (tests/serve)."""
+    return python("llama-index", "llama-index-llms-openai==0.8.3", torch=None)
+
+
 def python(name: str, *packages: str, torch: str | None = TORCH) -> str:
     """The interpreter of the peer `name`'s environment, which has `torch` and `packages`."""
     home = CACHE / name
@@ -45,5 +55,5 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}"
 
 
-if __name__ == "__main__":  # python bench/peers.py llama-cpp: what tests of tests/checkpoint use
-    print({"llama-cpp": llama_cpp}[sys.argv[1]]())
+if __name__ == "__main__":  # python bench/peers.py llama-cpp: what tests use
+    print({"llama-cpp": llama_cpp, "langchain": langchain, "llama-index": llama_index}[sys.argv[1]]())

@@ -1,6 +1,9 @@
 """The clients that people have: they are told another address, and work."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +87,51 @@ def test_a_demanded_tool_call_is_one(client):
     told = [*CHAT, {"role": "assistant", "content": None, "tool_calls": [calls[0].model_dump(exclude={"index"})]},
             {"role": "tool", "tool_call_id": calls[0].id, "content": "sunny"}]
     assert client.chat.completions.create(model="m", messages=told, tools=TOOLS, max_tokens=3).choices
+
+
+LANGCHAIN = """
+import sys
+from langchain_openai import ChatOpenAI, OpenAI
+from pydantic import BaseModel
+class Answer(BaseModel):
+    yes: bool
+how = dict(base_url=sys.argv[1], api_key="none", model="m", max_retries=0)
+chat = ChatOpenAI(**how, max_tokens=8, temperature=0)
+messages = [("system", "Be brief."), ("human", "import os")]
+whole = chat.invoke(messages)
+assert whole.content and whole.usage_metadata["output_tokens"] <= 8, whole
+assert "".join(part.content for part in chat.stream(messages)) == whole.content
+assert len(chat.batch(["x", "y"])) == 2
+made = ChatOpenAI(**how, max_tokens=60).with_structured_output(Answer, method="json_schema").invoke("import os")
+assert isinstance(made, Answer), made
+assert OpenAI(**how, max_tokens=5).invoke("import os")
+"""
+LLAMA_INDEX = """
+import sys
+from llama_index.core.llms import LLM, ChatMessage
+from llama_index.llms.openai import OpenAI
+class Local(OpenAI):
+    @property
+    def metadata(self):
+        from llama_index.core.base.llms.types import LLMMetadata
+        return LLMMetadata(context_window=512, num_output=8, is_chat_model=True, model_name="m")
+    @property
+    def _tokenizer(self):
+        return None
+made = Local(model="m", api_base=sys.argv[1], api_key="none", max_tokens=8, temperature=0, max_retries=0)
+asked = [ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content="import os")]
+whole = made.chat(asked)
+assert whole.message.content, whole
+parts = list(made.stream_chat(asked))
+assert parts[-1].message.content == whole.message.content, (parts[-1], whole)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, code", [("langchain", LANGCHAIN), ("llama-index", LLAMA_INDEX)])
+def test_other_clients_just_work(server, name, code):
+    peer = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "llmwright" / "peers" / name / "bin" / "python"
+    if not peer.exists() or not (peer.parents[1] / "installed").exists():
+        pytest.skip(f"needs {name} in an environment of its own: python bench/peers.py {name}")
+    done = subprocess.run([peer, "-c", code, f"{server.url}/v1"], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
