@@ -47,6 +47,7 @@ def _mode() -> str:
     return _choose()
 
 
+_PLAIN = (Tensor, Parameter)
 _mode._dynamo_marked_constant = True  # as torch.compiler.assume_constant_result does, which imports the whole compiler
 
 
@@ -61,16 +62,17 @@ def using(device: str | torch.device = "cpu") -> dict[str, str]:
     return found
 
 
-def _native(*tensors: Tensor) -> bool:
+def _native(first: Tensor, *others: Tensor) -> bool:
     """Whether the native kernels can take these: plain CPU tensors of one supported dtype, and no compiler tracing."""
-    first = tensors[0]
-    return not torch.compiler.is_compiling() and (
-        first.device.type == "cpu"
-        and first.dtype in native.DTYPES
-        and all(type(t) in (Tensor, Parameter) and t.dtype == first.dtype for t in tensors)
-        and _mode() == "native"
-        and first.numel() > 0
-    )
+    dtype = first.dtype
+    if torch.compiler.is_compiling() or not first.is_cpu or dtype not in native.DTYPES or _mode() != "native":
+        return False
+    if type(first) not in _PLAIN or not first.numel():
+        return False
+    for t in others:  # not `all` of a generator: this runs some hundred times for each token that is written
+        if type(t) not in _PLAIN or t.dtype != dtype:
+            return False
+    return True
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -117,11 +119,11 @@ def paged_attention(
     q: Tensor, keys: Tensor, values: Tensor, tables: Tensor, rows: Tensor, positions: Tensor, *,
     scale: float | None = None, window: int | None = None, softcap: float | None = None, key_bias: Tensor | None = None,
 ) -> Tensor:
+    if _native(q, keys, values) and keys.is_contiguous() and values.is_contiguous() and tables.stride(1) == 1:
+        return paged.attend(q, keys, values, tables, rows, positions, scale, window, softcap, key_bias)
     options = dict(scale=scale, window=window, softcap=softcap, key_bias=key_bias)
     if _mode() == "reference":
         return reference.paged_attention(q, keys, values, tables, rows, positions, **options)
-    if _native(q, keys, values) and keys.is_contiguous() and values.is_contiguous() and tables.stride(1) == 1:
-        return paged.attend(q, keys, values, tables, rows, positions, **options)
     return paged.plain(attention, q, keys, values, tables, rows, positions, **options)
 
 

@@ -67,6 +67,17 @@ def function(name: str, dtype: torch.dtype):
     return library()[name, dtype]
 
 
+def rows(x: torch.Tensor, K: int) -> tuple[torch.Tensor, int]:
+    """`x` (..., K) as rows that a kernel can take, each contiguous, and how far they are apart: a copy only where the
+    strides ask for one."""
+    if x.shape[-1] != K:
+        raise ValueError(f"rows of {x.shape[-1]} numbers for a layer of {K} inputs")
+    if x.is_contiguous():
+        return x, K
+    x = x.reshape(-1, K)
+    return (x, x.stride(0)) if x.stride(1) == 1 or K == 1 else (x.contiguous(), K)
+
+
 def call(name: str, dtype: torch.dtype, *arguments) -> None:
     """Run a kernel; tensors are passed as their addresses. Whoever calls keeps them alive and in the right layout."""
     library()[name, dtype](*[a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments])

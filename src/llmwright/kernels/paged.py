@@ -8,7 +8,7 @@ from . import native
 
 
 def attend(
-    q: Tensor, keys: Tensor, values: Tensor, tables: Tensor, rows: Tensor, positions: Tensor, *,
+    q: Tensor, keys: Tensor, values: Tensor, tables: Tensor, rows: Tensor, positions: Tensor,
     scale: float | None, window: int | None, softcap: float | None, key_bias: Tensor | None,
 ) -> Tensor:
     """As `reference.paged_attention`, by the native kernel, without gradients; all but q and key_bias contiguous."""
@@ -18,8 +18,9 @@ def attend(
         q = q.contiguous()
     if key_bias is not None:
         key_bias = key_bias.float().contiguous()
-    out = torch.empty(N, H, C, dtype=q.dtype)
-    native.function("paged_attention", q.dtype)(
+    dtype = q.dtype
+    out = torch.empty((N, H, C), dtype=dtype)
+    native.function("paged_attention", dtype)(
         q.data_ptr(), q.stride(0), keys.data_ptr(), values.data_ptr(), tables.data_ptr(), tables.stride(0),
         rows.data_ptr(), positions.data_ptr(), N, H, K, C, size, C**-0.5 if scale is None else scale, window or 0,
         softcap or 0.0, None if key_bias is None else key_bias.data_ptr(), 0 if key_bias is None else key_bias.shape[1],

@@ -103,11 +103,11 @@ def unpacked(panels: Tensor, bits: int, outputs: int, K: int) -> tuple[Tensor, T
 def linear(x: Tensor, w: QuantizedWeight) -> Tensor:
     """As `reference.linear_quantized`, by the native kernel."""
     outputs, K = w.shape
-    rows = x if x.dim() == 2 else x.reshape(-1, K)
-    rows = rows if rows.stride(1) == 1 or K == 1 else rows.contiguous()
-    y = torch.empty(*x.shape[:-1], outputs, dtype=x.dtype)
-    native.function("linear_quantized", x.dtype)(
-        rows.data_ptr(), rows.stride(0), rows.shape[0], K, w.panels.data_ptr(), w.padded.data_ptr(), outputs, w.bits,
+    rows, stride = native.rows(x, K)
+    dtype = x.dtype
+    y = torch.empty((*x.shape[:-1], outputs), dtype=dtype)
+    native.function("linear_quantized", dtype)(
+        rows.data_ptr(), stride, x.numel() // K, K, w.panels.data_ptr(), w.padded.data_ptr(), outputs, w.bits,
         y.data_ptr(), torch.get_num_threads(),
     )
     return y

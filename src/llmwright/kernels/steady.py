@@ -11,12 +11,11 @@ from . import native
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """As `reference.linear_steady`, by the native kernel, without gradients; `weight` contiguous."""
     outputs, K = weight.shape
-    rows = x if x.dim() == 2 else x.reshape(-1, K)
-    rows = rows if rows.stride(1) == 1 or K == 1 else rows.contiguous()
-    bias = None if bias is None else bias.float()
-    y = torch.empty(*x.shape[:-1], outputs, dtype=x.dtype)
-    native.function("linear_steady", x.dtype)(
-        rows.data_ptr(), rows.stride(0), rows.shape[0], K, weight.data_ptr(), None if bias is None else bias.data_ptr(),
+    rows, stride = native.rows(x, K)
+    dtype, bias = x.dtype, None if bias is None else bias.float()
+    y = torch.empty((*x.shape[:-1], outputs), dtype=dtype)
+    native.function("linear_steady", dtype)(
+        rows.data_ptr(), stride, x.numel() // K, K, weight.data_ptr(), None if bias is None else bias.data_ptr(),
         outputs, y.data_ptr(), torch.get_num_threads(),
     )
     return y
