@@ -1,4 +1,4 @@
-"""The kernels of a step of the engine against PyTorch's operators, at the sizes of SmolLM2-135M, taken in turn in one process.
+"""The kernels of a step of the engine against PyTorch's operators at the sizes of SmolLM2-135M, in turn, in one process.
 
     python bench/decode_kernels.py [--threads N] [--rounds 7] [--quality] [--only linear|head|attention]
 
@@ -44,7 +44,7 @@ def bandwidth() -> float:
 
 
 def compare(title: str, runs: dict, sizes: dict, rounds: int, most: float) -> None:
-    """One line a run: milliseconds (median and least), the median's GB/s and its share of the bandwidth `most`."""
+    """One line a run: milliseconds (median and least), the median's GB/s and its share of `most`, in bytes a second."""
     times = {name: [] for name in runs}
     with torch.inference_mode():
         for turn in range(rounds + 1):
@@ -56,8 +56,8 @@ def compare(title: str, runs: dict, sizes: dict, rounds: int, most: float) -> No
     median = {name: sorted(t)[len(t) // 2] for name, t in times.items()}
     for name, seconds in median.items():
         rate = sizes[name] / seconds
-        print(f"| {title} | {name} | {1e3 * seconds:.2f} | {1e3 * min(times[name]):.2f} | {rate / 1e9:.1f} | {rate / most:.0%} |",
-              flush=True)
+        spent = f"{1e3 * seconds:.2f} | {1e3 * min(times[name]):.2f}"
+        print(f"| {title} | {name} | {spent} | {rate / 1e9:.1f} | {rate / most:.0%} |", flush=True)
 
 
 def linear(shapes, copies: int, title: str, rounds: int, most: float, every: int = 1) -> None:
@@ -110,8 +110,8 @@ def attention(rounds: int, most: float) -> None:
             q = torch.randn(N, H, C).to(dtype)
             for name, f in (("paged_attention", kernels.paged_attention), ("gather and SDPA", gathered)):
                 name = f"{name} {str(dtype)[6:]}"
-                runs[name] = lambda f=f, q=q, c=cache, *a: [
-                    f(q, keys, values, tables, rows, positions) for keys, values in zip(*c)]
+                placed = (tables, rows, positions)
+                runs[name] = lambda f=f, q=q, c=cache, p=placed: [f(q, keys, values, *p) for keys, values in zip(*c)]
                 sizes[name] = 2 * LAYERS * texts * LENGTH * K * C * dtype.itemsize
         compare(f"attention, N {N}", runs, sizes, rounds, most)
 
