@@ -10,8 +10,9 @@ def small_model(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("served") / "small")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(small_model):
+    """One for all tests that leave it as they found it."""
     made = Server(small_model)
     yield made
     made.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..tokens.tokenizer import Tokenizer
 from .worker import Text
 
+MARK = "\ufdd0text\ufdd0"  # noncharacters: in no text
 NEVER = -9999.0  # OpenAI's figure where a log-probability is minus infinity, which JSON cannot write
 
 
@@ -32,6 +33,7 @@ class Answer:
         self.choices = [Choice() for _ in range(texts)]
         self.before = before or [""] * texts  # what echo puts before each text
         self.offsets = [len(text) for text in self.before]
+        self.frames: dict[tuple[int, bool], list[bytes]] = {}
 
     def take(self, index: int, event: Text) -> list:
         """Add an event to its choice; returns the log-probabilities that came with it."""
@@ -72,6 +74,8 @@ class Answer:
 
     def chunk(self, index: int, text: str, new: list, finish: str | None, *, usage: bool = False, **delta) -> bytes:
         """A piece of a stream, as one event. `delta`: what else a chat's delta has."""
+        if text and not (new or finish or delta or self.with_log_probs):
+            return self._plain_chunk(index, text, usage)
         entry: dict = {"index": index}
         if self.chat:
             entry["delta"] = {**delta, **({"content": text} if text or new else {})}
@@ -81,6 +85,15 @@ class Answer:
         entry["finish_reason"] = finish
         head = self._head("chat.completion.chunk" if self.chat else "text_completion")
         return event({**head, "choices": [entry], **({"usage": None} if usage else {})})
+
+    def _plain_chunk(self, index: int, text: str, usage: bool) -> bytes:
+        """`chunk` of nothing but text: nearly all of them are, so what is the same in each is written once."""
+        if (index, usage) not in self.frames:
+            made = self.chunk(index, "", [], None, usage=usage, **({"content": MARK} if self.chat else {}))
+            made = made if self.chat else made.replace(b'"text":""', b'"text":' + json.dumps(MARK).encode())
+            self.frames[index, usage] = made.split(json.dumps(MARK).encode())
+        before, after = self.frames[index, usage]
+        return before + json.dumps(text).encode() + after
 
     def last(self, usage: dict) -> bytes:
         head = self._head("chat.completion.chunk" if self.chat else "text_completion")
