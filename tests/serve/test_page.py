@@ -139,6 +139,15 @@ def test_an_edited_question_opens_a_branch_and_the_old_one_stays(page, stub):
     assert shown(page) == ["hello first", PARIS, "hello second", PARIS]
 
 
+def test_one_answer_at_a_time_in_a_conversation(page, stub):
+    say(page, "hello")
+    say(page, "slow", done=False)
+    page.wait_for_selector("text=Paris is the >> nth=-1")
+    page.locator("text=Regenerate").first.click()
+    page.wait_for_selector("#notice >> text=Stop the answer first.")
+    assert len(stub.bodies) == 2 and page.locator(".turn").count() == 4
+
+
 def test_arrow_up_edits_the_last_question_and_escape_leaves_it(page, stub):
     say(page, "hello")
     page.press("#ask", "ArrowUp")
@@ -178,6 +187,27 @@ def test_what_is_exported_can_be_imported_elsewhere(browser, stub, page, tmp_pat
     other.set_input_files("#file", tmp_path / "chats.json")
     other.wait_for_selector("text=Imported 1 conversation.")
     assert kept(other) == kept(page) and shown(other) == shown(page)
+
+
+def test_importing_an_older_copy_does_not_overwrite_what_went_on_since(page, tmp_path):
+    say(page, "hello")
+    with page.expect_download() as download:
+        page.click("#export")
+    download.value.save_as(tmp_path / "chats.json")
+    say(page, "markdown")
+    for _ in range(2):
+        page.set_input_files("#file", tmp_path / "chats.json")
+        page.wait_for_selector("text=Imported 1 conversation.")
+    assert sorted(len(talk["messages"]) for talk in kept(page)) == [2, 4]
+
+
+def test_deleting_by_keyboard_stays_in_the_list(page):
+    for word in ("one", "two", "three"):
+        page.click("#new")
+        say(page, f"hello {word}")
+    page.focus("[aria-label='Delete hello two']")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Delete hello one"
 
 
 def test_a_conversation_of_the_terminal_is_imported(page, tmp_path):
@@ -319,7 +349,11 @@ def test_pointing_at_a_word_shows_its_probability_and_its_rivals(page):
     assert page.evaluate(ROWS) == ["␣capital 50.0% *", "␣rival 25.0%", "↵ 10.0%"]
     assert page.locator("#rivals p").inner_text() == "all other tokens together 15.0%"
     assert page.evaluate("[...CSS.highlights.get('token')][0].toString()") == " capital"
-    page.mouse.move(5, 5)
+    page.click("button:text-is('Tokens')")
+    page.locator(".tokens span").nth(1).focus()
+    page.mouse.move(5, 5)  # the keyboard's token stays when the pointer goes
+    page.wait_for_function(f"{ROWS}[0] === '␣is 50.0% *'")
+    page.focus("#ask")
     page.wait_for_selector("#rivals", state="hidden")
 
 
@@ -384,15 +418,14 @@ def test_the_theme_follows_the_system_until_it_is_chosen(page):
     paper = "getComputedStyle(document.body).backgroundColor"
     day = page.evaluate(paper)
     page.emulate_media(color_scheme="dark")
-    night = page.evaluate(paper)
-    assert night != day
+    page.wait_for_function(f"{paper} !== '{day}'")
     page.click("#theme")
     assert page.evaluate(paper) == day
     page.reload()
     assert page.evaluate(paper) == day
     page.click("#theme")
     page.emulate_media(color_scheme="light")
-    assert page.evaluate(paper) == day  # what the system has was chosen: it is followed again
+    page.wait_for_function(f"{paper} === '{day}'")  # what the system has was chosen: it is followed again
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
