@@ -15,7 +15,7 @@ from llmwright.serve.protocol import NOTHING, ChatRequest, CompletionRequest
 from llmwright.serve.settings import EngineSettings, Limits
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^ {4}(\S.+)$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^ {4}((?:llmwright|curl) .+)$", PAGE, re.MULTILINE)
 
 
 def section(title: str) -> str:

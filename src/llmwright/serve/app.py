@@ -219,7 +219,7 @@ def create(api: Api) -> Gate:
         if first is None:
             handed.close()
             return Response(status_code=499)
-        return EventStream(_events(stream, built, first, wanted.usage, parser), handed)
+        return EventStream(_events(handed, built, first, wanted.usage, parser), handed)
 
     @router.post("/v1/embeddings", responses=failures)
     async def embeddings(wanted: EmbeddingRequest, request: Request):
@@ -339,8 +339,9 @@ async def _all(stream: Stream, built: Answer) -> bool:
     return True
 
 
-async def _events(stream: Stream, built: Answer, first: list, usage: bool, parser):
+async def _events(handed: Handed, built: Answer, first: list, usage: bool, parser):
     """The answer as it comes. Where it fails on the way, the last event is the error."""
+    stream = handed.stream
     holds = [parser.holder() for _ in built.choices] if parser else None
     begun = [not built.chat] * len(built.choices)
     try:
@@ -373,9 +374,8 @@ async def _events(stream: Stream, built: Answer, first: list, usage: bool, parse
                 events = await stream.__anext__()
             except StopAsyncIteration:
                 break
-        if usage:
-            yield built.last(built.usage(stream.prompt_tokens, stream.reused))
-        yield answers.DONE
+        handed.close()  # whoever has read the end finds it counted
+        yield (built.last(built.usage(stream.prompt_tokens, stream.reused)) if usage else b"") + answers.DONE
     except ApiError as error:
         yield answers.event(error.body)
 
