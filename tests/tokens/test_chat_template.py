@@ -10,7 +10,6 @@ from templates import ANSWER, ASK, CALL, CHATML, CONVERSATIONS, FAMILIES, TOOLS
 
 from llmwright.checkpoint import gguf
 from llmwright.errors import RequestError
-from llmwright.tokens import template_sandbox
 from llmwright.tokens.chat_template import ChatTemplate, find
 from llmwright.tokens.load import load
 from llmwright.tokens.tokenizer import Tokenizer
@@ -193,6 +192,11 @@ def test_no_template_is_none():
     ("{% if %}", "cannot be read: line 1: Expected an expression"),
     ("{% nonsense %}", "cannot be read: line 1: Encountered unknown tag 'nonsense'"),
     ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "cannot be read: maximum recursion depth"),
+    ("{{ 9" + "9" * 5000 + " }}", "cannot be read: line 1: Exceeds the limit"),
+    ("a\n{{ 'a' | center(10**10) }}", "line 2: the template uses the filter center, which is not allowed here"),
+    ("{{ '%99999999d' | format(1) }}", "line 1: the template uses the filter format, which is not allowed here"),
+    ("{% include 'x' %}", "line 1: the template uses include, which is not allowed here"),
+    ("{{ 0x" + "f" * 5000 + " }}", "line 1: the template uses a number without end"),
     ("x" * 1_000_001, "has 1,000,001 characters; at most 1,000,000"),
 ])
 def test_a_template_that_cannot_be_read_is_one_line(template, said):
@@ -214,9 +218,10 @@ def test_a_template_that_cannot_be_read_is_one_line(template, said):
     ("{% for a in range(99999) %}{% for b in range(99999) if b < 0 %}{% endfor %}{% endfor %}", "does not end within"),
     ("{% for a in [1] recursive %}{% if loop.depth < 9 %}{{ loop(range(999)) }}{% endif %}{% endfor %}", "not end"),
     ("{{ 'a' * 10**9 }}", "costs too much: it makes a text"), ("{{ [1] * 10**9 }}", "costs too much: it makes a text"),
-    ("{{ 'a'.ljust(10**10) }}", "costs too much"), ("{{ 'a' | center(10**10) }}", "costs too much"),
-    ("{{ '%99999999d' % 1 }}", "costs too much"), ("{{ '{:99999999}'.format(1) }}", "costs too much"),
-    ("{{ '%99999999d' | format(1) }}", "costs too much"), ("{{ messages | tojson(indent=10**10) }}", "costs too much"),
+    ("{{ 'a'.ljust(10**10) }}", "what a template may not: access to attribute 'ljust'"),
+    ("{{ '{:99999999}'.format(1) }}", "what a template may not: it calls a function"),
+    ("{{ '%99999999d' % 1 }}", "what a template may not: it writes values into a text with %"),
+    ("{{ messages | tojson(indent=10**10) }}", "costs too much"),
     ("{{ ([['a' * 9999] * 999] * 9999) | tojson }}", "costs too much"), ("{{ 9 ** (9 ** 9) }}", "numbers without end"),
     *[("{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x " + grow + "{% endfor %}", "costs too much")
       for grow in ("= n.x ~ n.x %}", "= n.x + n.x %}", "= n.x.replace('a', n.x) %}", "= n.x | replace('a', n.x) %}",
@@ -262,8 +267,3 @@ def test_the_template_cannot_change_the_callers_messages():
     with pytest.raises(RequestError):
         ChatTemplate("{{ messages[0].list.append(2) }}", tokenizer("chatml")).render(messages)
     assert messages == [{"role": "user", "content": "x", "list": [1]}]
-
-
-def test_steps_are_counted_anew_for_each_text():
-    made = template_sandbox.compile("{% for i in range(20000) %}{% endfor %}")
-    assert [template_sandbox.render(made, {}) for _ in range(20)] == [""] * 20

@@ -1,112 +1,203 @@
 """Jinja for templates that strangers wrote: its sandbox keeps them from the machine; what they cost is bounded here.
 
-Turns of loops, calls and filters are counted, and no text may grow beyond a limit, so a template that would run forever
-or fill the memory ends in an error. It renders as transformers does (trimmed blocks, `break` and `continue`, JSON as it
-is, `raise_exception`, `strftime_now`).
+Little is allowed (template_prices.py), and everything pays (template_budget.py), so a template that would run forever
+or fill the memory ends in an error. Where Jinja runs an operation without asking its environment (a comparison, a
+slice, a list), the template is rewritten to do it through a filter or test that pays. It renders as transformers does
+(trimmed blocks, `break` and `continue`, JSON as it is, `raise_exception`, `strftime_now`).
 """
-
-import contextvars
-import functools
-import json
-import re
-from datetime import datetime
 
 import jinja2
 import jinja2.ext
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError, TemplateSyntaxError
+from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-STEPS = 300_000  # turns, calls and filters; a conversation of a hundred turns with tools takes some thousand
-LENGTH = 10_000_000  # characters or entries
-BITS = 10_000  # of a whole number
-_PADS = re.compile("center|just|zfill|indent|tabs|batch|slice|bytes")  # functions to which a number is a length
-_WIDE = re.compile(r"\d{6}")  # in a format such as %1000000d
+from . import template_prices as prices
+from .template_budget import BITS, ENTRY, STEP, Budget, TooMuch, concat, counted, entries, limit, spend, weigh
 
-_steps: contextvars.ContextVar[list[int]] = contextvars.ContextVar("steps")
+LONGEST = 1_000_000  # characters of a template; the longest published ones have some 20,000
+TOKENS = 20_000  # words and marks of it; published ones have some 5,000
+
+STATEMENTS = (
+    nodes.Template, nodes.Output, nodes.If, nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.With,
+    nodes.Assign, nodes.AssignBlock, nodes.ExprStmt, nodes.Scope, nodes.Break, nodes.Continue,
+)
 
 
-class TooMuch(jinja2.TemplateError):
-    """The template costs more than any template needs."""
+# Characters that cost as much as a node of the tree where it runs: so a loop's turn pays for its body.
+NODE = 10
+NODES = {nodes.Getattr: 100, nodes.Getitem: 100, nodes.Name: 30, nodes.Test: 30}
 
 
 def compile(source: str) -> jinja2.Template:
     """What comes back is for `render`. Raises jinja2.TemplateSyntaxError, or RecursionError for one nested too deep."""
+    if len(source) > LONGEST:
+        raise TemplateSyntaxError(f"it has {len(source):,} characters; at most {LONGEST:,} are allowed", 1)
+    if sum(map(source.count, ("{{", "{%", "{#"))) > TOKENS:
+        raise TemplateSyntaxError(f"it has more than {TOKENS:,} blocks", 1)
     environment = _Environment()
-    tree = environment.parse(source)
-    for node in list(tree.find_all(nodes.Concat)):  # a ~ b, as a filter, which is checked
-        node.nodes = [nodes.Filter(nodes.List(node.nodes), "join", [], [], None, None, lineno=node.lineno)]
-    for node in list(tree.find_all(nodes.For)):
-        node.iter = nodes.Filter(node.iter, "_counted", [], [], None, None, lineno=node.lineno)
-        if node.recursive:  # what it calls itself with passes no filter
-            step = nodes.Call(nodes.Name("_step", "load"), [], [], None, None)
-            node.body.insert(0, nodes.ExprStmt(step, lineno=node.lineno))
-    return environment.from_string(tree.set_environment(environment))
+    try:
+        tree = environment.parse(source)
+        _rewrite(tree)
+        return environment.from_string(tree.set_environment(environment))
+    except ValueError as error:  # a number with more digits than Python reads
+        raise TemplateSyntaxError(str(error), 1) from None
 
 
 def render(template: jinja2.Template, variables: dict) -> str:
     """The text of a `compile`d template. Raises jinja2.TemplateError, and what Python raises where a template takes the
     wrong type or goes too deep."""
-    token = _steps.set([STEPS])
-    try:
+    with Budget():
         return template.render(variables)
-    finally:
-        _steps.reset(token)
 
 
-def _step() -> str:
-    left = _steps.get()
-    left[0] -= 1
-    if left[0] < 0:
-        raise TooMuch(f"it does not end within {STEPS:,} steps")
-    return ""
+# how a template is rewritten
 
 
-def _limit(size: int) -> None:
-    if size > LENGTH:
-        raise TooMuch(f"it makes a text or list of more than {LENGTH:,}")
+def _rewrite(node: nodes.Node) -> tuple[nodes.Node, int]:
+    """What takes the node's place, and what it costs where it runs."""
+    cost = NODES.get(type(node), NODE)
+    for field, value in node.iter_fields():
+        if isinstance(value, nodes.Node):
+            new, inside = _rewrite(value)
+            setattr(node, field, new)
+            cost += inside
+        elif isinstance(value, list):
+            before = cost
+            for i, part in enumerate(value):
+                if isinstance(part, nodes.Node):
+                    value[i], inside = _rewrite(part)
+                    cost += inside
+            if isinstance(node, nodes.If) and field != "elif_" and cost - before > STEP:  # paid for where it is taken
+                value.insert(0, _turn(node, cost - before))
+                cost = before
+    _check(node)
+    return _paying(node, cost), cost
 
 
-def _size(value) -> int:
-    """Characters, those in a list together; 0 of what has none."""
-    if isinstance(value, (list, tuple)):
-        return sum(len(part) if isinstance(part, str) else 1 for part in value)
-    return len(value) if isinstance(value, str) else 0
+def _check(node: nodes.Node) -> None:
+    def refuse(what):
+        raise TemplateSyntaxError(f"the template uses {what}, which is not allowed here", node.lineno)
+
+    if isinstance(node, nodes.Filter) and node.name not in prices.FILTERS:
+        refuse(f"the filter {node.name}")
+    if isinstance(node, nodes.Test) and node.name not in prices.TESTS:
+        refuse(f"the test {node.name}")
+    if isinstance(node, nodes.Stmt) and not isinstance(node, STATEMENTS):
+        refuse(type(node).__name__.lower())
+    if isinstance(node, nodes.Const) and isinstance(node.value, int) and node.value.bit_length() > BITS:
+        refuse("a number without end")
+    if isinstance(node, nodes.Compare) and len(node.ops) > 1 and any("in" in operand.op for operand in node.ops):
+        refuse("a chain of comparisons with in")
 
 
-def _check(function, arguments: tuple) -> None:
-    """Before a call or a filter: one step, and what it would make is not too long."""
-    _step()
-    name = getattr(function, "__name__", "")
-    owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)  # the sandbox wraps str.format
-    texts = [value for value in (owner, *arguments) if isinstance(value, str)]
-    if _PADS.search(name):
-        _limit(max((abs(value) for value in arguments if isinstance(value, int)), default=0))
-    if "format" in name and any(map(_WIDE.search, texts)):
-        _limit(LENGTH + 1)
-    if "replace" in name and len(texts) > 2:
-        text, old, new = texts[:3]
-        _limit(len(text) + text.count(old) * len(new))
-    if "join" in name:
-        parts = [value for value in arguments if isinstance(value, (list, tuple))]
-        _limit(sum(_size(value) + len(value) * sum(map(len, texts)) for value in parts))
+def _paying(node: nodes.Node, cost: int) -> nodes.Node:
+    for field in ("dyn_args", "dyn_kwargs"):  # f(*values)
+        if getattr(node, field, None) is not None:
+            setattr(node, field, _filter(getattr(node, field), "_entries"))
+    if isinstance(node, nodes.Compare):
+        return _compared(node)
+    if isinstance(node, nodes.Concat):  # a ~ b
+        return _filter(nodes.List(node.nodes, lineno=node.lineno), "_concatenated")
+    if isinstance(node, (nodes.List, nodes.Tuple, nodes.Dict)):
+        plain = getattr(node, "ctx", "load") != "load" or all(map(_constant, node.items))
+        return node if plain else _filter(node, "_weighed")
+    if isinstance(node, nodes.Getitem):
+        if isinstance(node.arg, nodes.Slice):
+            return _filter(node, "_sliced")
+        if not _constant(node.arg):
+            node.arg = _filter(node.arg, "_key")
+    elif isinstance(node, nodes.For):
+        node.iter = _filter(node.iter, "_counted", cost)
+        if node.recursive:  # what it calls itself with passes no filter
+            if node.test is not None:
+                node.test = nodes.And(_filter(nodes.Const(True), "_turn", 0), node.test, lineno=node.lineno)
+            node.body.insert(0, _turn(node, cost))
+    elif isinstance(node, (nodes.Macro, nodes.CallBlock)):
+        node.body.insert(0, _turn(node, cost))
+    return node
 
 
-def _checked(function):
-    """A filter. What it wants of the environment is said on it as an attribute, which `wraps` takes along."""
-    @functools.wraps(function)
-    def checked(*arguments, **named):
-        _check(function, (*arguments, *named.values()))
-        result = function(*arguments, **named)
-        _limit(_size(result))
-        return result
+def _compared(node: nodes.Compare) -> nodes.Node:
+    """A comparison as a test that pays; one with a constant costs no more than the constant is long."""
+    [first, *more], left = node.ops, node.expr
+    if more:
+        node.expr = _filter(left, "_weighed")
+        for operand in node.ops:
+            operand.expr = _filter(operand.expr, "_weighed")
+        return node
+    right, line = first.expr, node.lineno
+    if first.op in ("in", "notin"):
+        if isinstance(right, (nodes.List, nodes.Tuple)) and all(map(_constant, right.items)):
+            return node
+        test = nodes.Test(left, "in", [right], [], None, None, lineno=line)
+        return test if first.op == "in" else nodes.Not(test, lineno=line)
+    if _constant(left) or _constant(right):
+        return node
+    name = {"gteq": "ge", "lteq": "le"}.get(first.op, first.op)
+    return nodes.Test(left, name, [right], [], None, None, lineno=line)
 
-    return checked
+
+def _constant(node: nodes.Node) -> bool:
+    if isinstance(node, nodes.Pair):
+        return _constant(node.key) and _constant(node.value)
+    return isinstance(node, nodes.Const)
 
 
-def _counted(items):
-    for item in items:
-        _step()
-        yield item
+def _filter(node: nodes.Node, name: str, *arguments) -> nodes.Filter:
+    given = [nodes.Const(value, lineno=node.lineno) for value in arguments]
+    return nodes.Filter(node, name, given, [], None, None, lineno=node.lineno)
+
+
+def _turn(node: nodes.Node, cost: int) -> nodes.ExprStmt:
+    return nodes.ExprStmt(_filter(nodes.Const(True, lineno=node.lineno), "_turn", cost), lineno=node.lineno)
+
+
+# the filters that it is rewritten to
+
+
+def _weighed(value):
+    spend(STEP)
+    weigh(value)
+    return value
+
+
+def _concatenated(parts: list) -> str:
+    size = STEP
+    for part in parts:
+        size += len(part) if type(part) is str else weigh(part, printed=True)
+    limit(size)
+    spend(size)
+    return "".join(map(str, parts))
+
+
+def _sliced(value):
+    spend(STEP + len(value) * (1 if isinstance(value, str) else ENTRY))
+    return value
+
+
+def _key(value):
+    """A tuple of tuples is hashed anew each time."""
+    if type(value) is not str:
+        weigh(value)
+    return value
+
+
+def _turned(value: bool, cost: int) -> bool:
+    spend(STEP + cost)
+    return value
+
+
+OWN = {"_weighed": _weighed, "_concatenated": _concatenated, "_sliced": _sliced, "_key": _key, "_turn": _turned,
+       "_counted": counted, "_entries": entries}
+
+
+def _printed(value):
+    """What {{ … }} writes."""
+    if type(value) is not str and value is not None:
+        weigh(value, printed=True)
+    return value
 
 
 class _Generation(jinja2.ext.Extension):
@@ -118,55 +209,79 @@ class _Generation(jinja2.ext.Extension):
         line = next(parser.stream).lineno
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
+    def filter_stream(self, stream):
+        for count, token in enumerate(stream):
+            if count > TOKENS:
+                raise TemplateSyntaxError(f"it has more than {TOKENS:,} words and marks", token.lineno)
+            yield token
+
 
 class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset(("*", "**", "+", "%"))
+    intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
     def __init__(self):
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
-        self.filters = {name: _checked(function) for name, function in {**self.filters, "tojson": _tojson}.items()}
-        self.filters["_counted"] = _counted
-        self.globals |= {"raise_exception": _raise, "strftime_now": _now, "_step": _step}
-        del self.globals["lipsum"]
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols],
+                         finalize=_printed)
+        self.filters = {**prices.FILTERS, **OWN}
+        self.tests = prices.TESTS
+        self.globals = dict(prices.GLOBALS)
 
-    @staticmethod
-    def concat(parts) -> str:
-        found, size = [], 0
-        for part in parts:
-            size += len(part)
-            _limit(size)
-            found.append(part)
-        return "".join(found)
+    concat = staticmethod(concat)
+
+    def getattr(self, obj, attribute):
+        if type(obj) is dict and attribute not in _OF_DICT:
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+    def is_safe_attribute(self, obj, attribute, value):
+        kind = prices.owner_kind(obj)
+        if kind in (str, dict, list, tuple):
+            return attribute in prices.METHODS[kind]
+        return super().is_safe_attribute(obj, attribute, value)
 
     def call(self, context, function, *arguments, **named):
-        _check(function, (*arguments, *named.values()))
-        return super().call(context, function, *arguments, **named)
+        if type(function) is Macro:
+            spend(STEP)
+            return context.call(function, *arguments, **named)
+        named.pop("_loop_vars", None)
+        named.pop("_block_vars", None)
+        return function(*prices.call(function, arguments, named), **named)
 
     def call_binop(self, context, operator, left, right):
-        if operator == "*":
-            for some, times in ((left, right), (right, left)):
-                if isinstance(some, (str, list, tuple)) and isinstance(times, int):
-                    _limit(max(_size(some), len(some)) * times)
-        elif operator == "+":
-            _limit(_size(left) + _size(right))
-        elif operator == "%" and isinstance(left, str) and _WIDE.search(left):
-            _limit(LENGTH + 1)
-        if isinstance(left, int) and isinstance(right, int):
-            if max(left.bit_length(), right.bit_length()) * (abs(right) if operator == "**" else 1) > BITS:
-                raise TooMuch("it makes numbers without end")
+        if operator == "+" and type(left) is type(right) is str:
+            size = len(left) + len(right)
+            limit(size)
+            spend(STEP + size)
+            return left + right
+        _pay(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
 
-def _tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    """JSON as it is, where Jinja's own filter writes it for an HTML page."""
-    _limit(indent if isinstance(indent, int) else 0)
-    encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-    return _Environment.concat(encoder.iterencode(value))
+_OF_DICT = frozenset(dir(dict))
+_SOME = (str, list, tuple)
 
 
-def _raise(message):
-    raise jinja2.TemplateError(message)
-
-
-def _now(format):
-    return datetime.now().strftime(format)
+def _pay(operator: str, left, right) -> None:
+    spend(STEP)
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        if isinstance(left, int) and isinstance(right, int):
+            bits = max(left.bit_length(), right.bit_length()) * (abs(right) if operator == "**" else 1)
+            if bits > BITS:
+                raise TooMuch("it makes numbers without end")
+            spend(bits * bits // 10_000)
+    elif isinstance(left, jinja2.Undefined) or isinstance(right, jinja2.Undefined):
+        return  # which says itself what it is
+    elif operator == "*":
+        for some, times in ((left, right), (right, left)):
+            if isinstance(some, _SOME) and isinstance(times, int):
+                limit(len(some) * times)
+                spend(max(0, times) * len(some) * (1 if isinstance(some, str) else ENTRY))
+    elif operator == "+":
+        size = sum(len(value) for value in (left, right) if isinstance(value, _SOME))
+        limit(size)
+        spend(size * ENTRY)  # of lists, or escaped
+    elif operator == "%" and isinstance(left, str):
+        raise SecurityError("it writes values into a text with %, which is not allowed: join them with ~")
+    else:
+        names = type(left).__name__, type(right).__name__
+        raise TypeError(f"unsupported operand type(s) for {operator}: {names[0]!r} and {names[1]!r}")
