@@ -19,6 +19,8 @@ from llmwright.tokens.tokenizer import Tokenizer
 from llmwright.tokens.train import train
 
 TEMPLATE = (
+    "{% if messages[0].content == 'refuse' %}{{ raise_exception('it does not begin so') }}{% endif %}"
+    "{% if messages[0].content == 'loop' %}{% for i in range(10 ** 9) %}x{% endfor %}{% endif %}"
     "{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</tools> answer with <tool_call>{% endif %}"
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ '<|endoftext|>' if m.role == 'assistant' else '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"

@@ -138,7 +138,7 @@ WRONG = [  # (body, the parameter that the error names)
     (dict(prompt="x", echo=True, logprobs=1), None), (dict(prompt="x", stream="yes"), "stream"),
     (dict(prompt="x", stream_options={"include_usage": True}), None), (dict(prompt="x", min_tokens=20), "min_tokens"),
     (dict(prompt="x", stop_token_ids=[-1]), "stop_token_ids"), (dict(prompt="x", stop_token_ids=[10**6]), None),
-    (dict(prompt="x", user="u" * 300), "user"), (dict(prompt="x", bad_words=[""]), "bad_words"),
+    (dict(prompt="x", user="u" * 300), "user"), (dict(prompt=["x"] * 5000), "n"), (dict(prompt="x", bad_words=[""]), "bad_words"),
 ]
 CHAT_WRONG = [
     (dict(), "messages"), (dict(messages=[]), "messages"), (dict(messages="hello"), "messages"),
@@ -149,6 +149,9 @@ CHAT_WRONG = [
     (dict(messages=CHAT, top_logprobs=3), None), (dict(messages=CHAT, max_tokens=3, max_completion_tokens=4), None),
     (dict(messages=CHAT, tool_choice="required"), None), (dict(messages=CHAT, chat_template="{{ 1 }}"), "chat_template"),
     (dict(messages=CHAT, chat_template_kwargs={"tools": []}), "chat_template_kwargs"),
+    (dict(messages=[{"role": "user", "content": "refuse"}]), "messages"),
+    (dict(messages=[{"role": "user", "content": "loop"}]), "messages"),
+    (dict(messages=[{"role": "user", "content": "x"}, {"role": "tool", "content": None}]), "messages[1]"),
     (dict(messages=[{"role": "user", "content": "x " * 4000}]), "messages"),
 ]
 

@@ -64,11 +64,9 @@ class Api:
             raise ApiError(400, f"{self.name} is a {self.client.about.kind}: embeddings come from an encoder", param="model",
                            code="wrong_model")
 
-    def submit(self, made: list[Job], request: Request, *what) -> Stream:
-        """Into the engine's queue, if there is room in it."""
-        self.check(None, "any")
-        record = request.scope["llmwright"]
-        texts, most = sum(job.n for job in made), self.client.settings.max_texts
+    def admit(self, texts: int, request: Request) -> None:
+        """Raise ApiError unless there is room for so many texts. Asked before any work is done for a request."""
+        record, most = request.scope["llmwright"], self.client.settings.max_texts
         if texts > most + self.limits.queue:
             raise ApiError(400, f"{texts:,} texts in one request: this server takes {most + self.limits.queue:,} in all",
                            param="n")
@@ -79,8 +77,14 @@ class Api:
         if self.client.texts + texts > most + self.limits.queue:
             raise ApiError(429, f"the queue is full: {most:,} texts are written at a time and {self.limits.queue:,} wait",
                            code="queue_full", reason="queue_full", headers={"Retry-After": "1"})
+
+    def submit(self, made: list[Job], request: Request, *what) -> Stream:
+        """Into the engine's queue."""
+        self.check(None, "any")
+        self.admit(sum(job.n for job in made), request)  # others may have come meanwhile
         stream = self.client.submit(made, self.limits.request_seconds, *what)
-        self.streams[key] = open_ + 1
+        key = request.scope["llmwright"].key
+        self.streams[key] = self.streams.get(key, 0) + 1
         return stream
 
     def close(self, stream: Stream, request: Request, finish: list[str | None]) -> None:
@@ -173,6 +177,7 @@ def create(api: Api) -> Gate:
     async def chat(wanted: ChatRequest, request: Request):
         """The answer to a conversation; with `stream`, as server-sent events."""
         api.check(wanted.model)
+        api.admit(wanted.n, request)
         template = api.template()
         tools.check(wanted, template)
         job = await asyncio.to_thread(jobs.chat, wanted, api.client.about, api.limits, template)
@@ -184,6 +189,7 @@ def create(api: Api) -> Gate:
     async def completions(wanted: CompletionRequest, request: Request):
         """How a text goes on; with `stream`, as server-sent events."""
         api.check(wanted.model)
+        api.admit(len(wanted.prompts) * wanted.n, request)
         about = api.client.about
         made = await asyncio.to_thread(jobs.completions, wanted, about, api.limits)
         _content(request, prompt=wanted.prompt)
