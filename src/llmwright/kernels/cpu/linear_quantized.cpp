@@ -44,7 +44,8 @@ static void quantize(const T *x, long K, const Row &to) {
         const int32_t most = _mm512_reduce_max_epi32(magnitudes);  // compared as whole numbers, so that a NaN stays one
         float largest;
         memcpy(&largest, &most, 4);
-        const __m512 inverse = _mm512_set1_ps(largest > 1e-30f ? 127.0f / largest : 0.0f);
+        // 127 / largest, rounded as the reference does
+        const __m512 inverse = _mm512_set1_ps(largest > 1e-30f ? 127.0f * (1.0f / largest) : 0.0f);
         const __m512i p = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
         const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
         _mm_store_si128((__m128i *)(to.bytes + k), _mm512_cvtsepi32_epi8(p));
