@@ -8,6 +8,8 @@
 The import itself is light: what needs PyTorch is loaded when it is first used.
 """
 
+import os
+
 __version__ = "0.1.0"
 
 _WHERE = {
@@ -45,6 +47,10 @@ def generate(model, prompt, **options):
     the others of `LanguageModel.generate`, which gives the same with token ids, log-probabilities and the reason for
     the end.
     """
+    if isinstance(model, (str, os.PathLike)):
+        from .errors import RequestError
+
+        raise RequestError(f"{model}: a path; load the model first: llmwright.load({str(model)!r})")
     results = model.generate(prompt, **options)
     return [result.text for result in results] if isinstance(results, list) else results.text
 

@@ -226,6 +226,37 @@ def test_export_replaces_only_an_export(model_dir, tmp_path, capsys):
         assert run(["export", str(model_dir), "-o", str(tmp_path / "x.gguf")]) == 0
 
 
+def test_an_export_takes_nothing_that_is_not_its_own(model_dir, tmp_path, capsys):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "config.json").write_text('{"mine": 1}')
+    (mixed / "thesis.tex").write_text("years of work")
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "model").symlink_to(model_dir)
+    before = (Path(model_dir) / "model.safetensors").read_bytes()
+    for source, out, said in ((model_dir, mixed, "holds thesis.tex"), (run_dir, run_dir / "model", "that is the model itself"),
+                              (run_dir, Path(model_dir), "that is the model itself"),
+                              (run_dir, Path(model_dir).parent, "that is the model itself")):
+        assert run(["export", str(source), "--to", "safetensors", "--type", "f16", "-o", str(out)]) == 2
+        assert said in capsys.readouterr().err
+    assert (mixed / "thesis.tex").read_text() == "years of work" and (mixed / "config.json").read_text() == '{"mine": 1}'
+    assert (Path(model_dir) / "model.safetensors").read_bytes() == before
+    for _ in range(2):  # an export may replace an export
+        assert run(["export", str(model_dir), "--to", "safetensors", "-o", str(tmp_path / "again")]) == 0
+
+
+def test_how_a_model_is_to_be_used_goes_with_it(model_dir, tmp_path, capsys):
+    from llmwright.engine.language_model import load
+
+    told = {"eos_token_id": [0, 5, 7], "bad_words_ids": [[3], [4, 9]], "do_sample": True, "temperature": 0.6, "top_p": 0.9}
+    (Path(model_dir) / "generation_config.json").write_text(json.dumps(told))
+    assert run(["export", str(model_dir), "--to", "safetensors", "-o", str(tmp_path / "x")]) == 0
+    one, other = load(model_dir), load(tmp_path / "x")
+    assert set(one.stop_tokens) <= set(other.stop_tokens) and {0, 5, 7} <= set(other.stop_tokens)
+    assert (one.bad_words, one.advice) == (other.bad_words, other.advice) == (((3,), (4, 9)), {"temperature": 0.6, "top_p": 0.9})
+
+
 def test_info_tells_what_a_file_holds(model_dir, tmp_path, capsys):
     run(["export", str(model_dir), "-o", str(tmp_path / "x.gguf")])
     capsys.readouterr()

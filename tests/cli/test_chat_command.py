@@ -247,3 +247,10 @@ def test_a_terminal_stops_answers_edits_lines_and_leaves(model_dir, tmp_path):
     finally:
         made.process.kill()
         os.close(made.master)
+
+
+@pytest.mark.parametrize("said", ["/", "/ help", "/\u2028", "//"])
+def test_a_slash_alone_is_no_command_and_no_end(model_dir, said):
+    done = subprocess.run([sys.executable, "-m", "llmwright", "chat", model_dir, "--max-tokens", "3"], input=f"{said}\n",
+                          capture_output=True, text=True, timeout=100)
+    assert "defect" not in done.stderr and (said == "//" or "no command /" in done.stderr), done.stderr

@@ -4,11 +4,13 @@ import csv
 import gzip
 import json
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from llmwright import recipe
+from llmwright.data.pair_files import list_pairs, read_pairs
 from llmwright.data.pairs import Pairs
 from llmwright.data.prepare import prepare, up_to_date
 from llmwright.data.shards import DataDir
@@ -180,3 +182,12 @@ def test_the_output_may_not_hold_the_pairs(tmp_path):
     with pytest.raises(RequestError, match="lies in the output"):
         (tmp_path / "out" / "data.json").write_text('{"fingerprint": ""}')
         run({"a": write(tmp_path / "out" / "train" / "a", texts(60))}, tmp_path / "out")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_text_in_two_bytes_a_character_is_refused_by_name(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes("Кот спит\nДа\n".encode(encoding))
+    (tmp_path / "b.txt").write_text("The cat sleeps\nYes\n")
+    listing = list_pairs(recipe.PairFiles(source=str(tmp_path / "a.txt"), target=str(tmp_path / "b.txt")), "data.pairs")
+    with pytest.raises(RequestError, match="a.txt: (UTF-16 text|a binary file)"):
+        list(read_pairs(listing, Counter()))

@@ -48,6 +48,11 @@ def test_a_length_penalty_that_no_number_holds_is_refused(penalty):
     ({**MARIAN, "decoder_start_token_id": 400}, "decoder_start_token_id"),
     (dict(model_type="t5", d_model=48, d_kv=12, d_ff=96, num_layers=2, num_heads=4, decoder_start_token_id=[1]),
      "decoder_start_token_id"),
+    (dict(model_type="mixtral", num_local_experts=10**8), "num_local_experts"),
+    (dict(model_type="qwen2", use_sliding_window=True, sliding_window=8, max_window_layers="x"), "max_window_layers"),
+    (dict(model_type="roberta", pad_token_id="x", max_position_embeddings=64), "pad_token_id"),
+    (dict(model_type="t5", d_model=48, d_kv=12, d_ff=96, num_layers=2, num_heads=4, relative_attention_num_buckets=1),
+     "relative_attention_num_buckets"),
 ])
 def test_a_configuration_made_to_take_memory_is_one_line_at_once(change, said):
     start = time.process_time()

@@ -59,7 +59,7 @@ def test_a_tokenizer_of_another_model_is_refused(model_dir):
 
 def test_wrong_options_are_named(model_dir):
     loaded = lw.load(model_dir)
-    with pytest.raises(lw.RequestError, match="not heat"):
+    with pytest.raises(lw.RequestError, match="no option heat"):
         lw.generate(loaded, "x", heat=3)
     with pytest.raises(lw.RequestError, match="top_p 3"):
         lw.generate(loaded, "x", top_p=3)

@@ -46,7 +46,7 @@ def test_beams_search_and_keep_the_penalties():
     ({"beams": 0}, 1, "beams 0"), ({"beams": 2.5}, 1, "beams 2.5"),
     ({"beams": 2, "early_stopping": "soon"}, 1, "'soon'"),
     ({"beams": 2, "length_penalty": float("nan")}, 1, "length_penalty nan"),
-    ({"heat": 1}, 1, "not heat"), ({"top_p": 3, "greedy": True}, 1, "top_p 3"),
+    ({"heat": 1}, 1, "no option heat"), ({"top_p": 3, "greedy": True}, 1, "top_p 3"),
 ])
 def test_a_contradiction_is_one_clear_line(given, n, said):
     with pytest.raises(RequestError, match=said) as caught:

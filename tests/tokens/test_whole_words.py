@@ -1,9 +1,12 @@
 """Words are told from tokens as a reader would cut them."""
 
+import json
+
 import numpy as np
 import pytest
 
 from llmwright.tokens.load import load
+from llmwright.tokens.tokenizer import Tokenizer
 from llmwright.tokens.whole_words import goes_on, heads_and_tails
 
 
@@ -39,3 +42,14 @@ def test_published_vocabularies(shared):
     assert words(t5, "unaffable embeddings") == ["unaffable", "embeddings"]
     gpt2 = load(shared("gpt2_vocab/vocab.bpe"))
     assert words(gpt2, "unaffable embeddings, 中文") == ["unaffable", "embeddings", ",", "", "中", "文"]
+
+
+def test_a_marked_character_of_a_script_without_spaces_is_a_word_of_its_own():
+    from tokenizers import Tokenizer as Library, models, pre_tokenizers
+
+    vocabulary = {token: i for i, token in enumerate(["[UNK]", "我", "##们", "##在", "play", "##ing", "##12"])}
+    library = Library(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    heads, tails = heads_and_tails(Tokenizer(json.loads(library.to_str())))
+    ids = np.array([1, 2, 3, 4, 5, 6])
+    assert goes_on(heads, tails, ids[:-1], ids[1:]).tolist() == [False, False, False, True, True]

@@ -24,17 +24,25 @@ from .weights import Stored, assemble
 SHARD_BYTES = 5_000_000_000
 
 
-def save(model: Transformer, path: Path | str, *, tokenizer=None, weights: dict[str, Tensor] | None = None) -> None:
+def save(
+    model: Transformer, path: Path | str, *, tokenizer=None, weights: dict[str, Tensor] | None = None,
+    generation: dict | None = None,
+) -> None:
     """Write `model` (and the tokenizer's files) as a model directory, atomically; an older one there is replaced.
 
-    `weights`: our names → tensors to write instead of the model's own (a run's float32 master weights).
+    `weights`: our names → tensors to write instead of the model's own (a run's float32 master weights). `generation`: as
+    for `write_into`.
     """
     with new_directory(Path(path)) as folder:
-        write_into(folder, model.config, weights or dict(model.named_parameters()), tokenizer=tokenizer)
+        held = weights or dict(model.named_parameters())
+        write_into(folder, model.config, held, tokenizer=tokenizer, generation=generation)
 
 
-def write_into(folder: Path, config: ModelConfig, weights: dict[str, Tensor], *, tokenizer=None) -> None:
-    """The files of a model directory, into `folder`."""
+def write_into(
+    folder: Path, config: ModelConfig, weights: dict[str, Tensor], *, tokenizer=None, generation: dict | None = None
+) -> None:
+    """The files of a model directory, into `folder`. `generation`: what its generation_config.json says beside what
+    follows from the configuration."""
     published = {
         name: tensor.detach().cpu()
         for name, tensor in to_published(weights, families.find(config.family).rules(config)).items()
@@ -45,7 +53,7 @@ def write_into(folder: Path, config: ModelConfig, weights: dict[str, Tensor], *,
     if config.kind == "encoder-decoder":  # where a text begins, and a limit beyond the 20 tokens that transformers takes
         ids |= {"decoder_start_token_id": config.special("start"), "max_length": config.context}
     if config.kind != "encoder":
-        _dump(folder / "generation_config.json", {"_from_model_config": True, **ids})
+        _dump(folder / "generation_config.json", {"_from_model_config": not generation, **ids, **(generation or {})})
     if config.sentence:
         sentence.write(folder, config)
     _write_weights(folder, published)

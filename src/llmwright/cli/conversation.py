@@ -1,8 +1,10 @@
 """`llmwright chat`: questions and answers until the user leaves, and the /commands between them."""
 
 import contextlib
+import shutil
 import signal
 import sys
+import textwrap
 
 from ..engine.chat import Answer, Chat
 from ..errors import Error, RequestError
@@ -26,6 +28,8 @@ COMMANDS = ("help", "system", "clear", "regenerate", "undo", "set", "save", "loa
 WHOLE = ("top_k", "max_tokens", "seed", "min_tokens")  # settings that are whole numbers
 SHOWN = ("temperature", "top_p", "top_k", "min_p", "typical", "repetition_penalty", "presence_penalty",
          "frequency_penalty", "min_tokens")
+
+SETTINGS = (*SHOWN, "greedy", "max_tokens", "seed")
 
 
 class Conversation:
@@ -73,7 +77,7 @@ class Conversation:
         if text.startswith("/") and not text.startswith("//"):
             name, _, rest = text[1:].partition(" ")
             if name not in COMMANDS:
-                name = name.splitlines()[0][:40]
+                name = "".join(name.splitlines()[:1])[:40]
                 raise RequestError(f"no command /{name}; /help lists them, //{name} says it to the model")
             getattr(self, f"do_{name}")(rest.strip())
             return
@@ -119,8 +123,13 @@ class Conversation:
         return found
 
     def note(self, text: str) -> None:
+        """Something about the conversation: dim, and on a terminal wrapped at words."""
         sys.stdout.flush()
-        print(f"\033[2m{text}\033[0m" if self.pretty else text, file=sys.stderr, flush=True)
+        if self.pretty:
+            columns = shutil.get_terminal_size().columns - 1
+            lines = [textwrap.wrap(line, columns, subsequent_indent=_indent(line)) or [""] for line in text.split("\n")]
+            text = "\033[2m" + "\n".join(part for line in lines for part in line) + "\033[0m"
+        print(text, file=sys.stderr, flush=True)
 
     # commands, each with what stands behind it
 
@@ -146,8 +155,10 @@ class Conversation:
     def do_set(self, rest: str) -> None:
         name, _, value = rest.partition(" ")
         name, value = name.replace("-", "_"), value.strip().lstrip("= ")
+        if name and name not in SETTINGS:
+            raise RequestError(f"no setting {name[:40]}; there are {', '.join(SETTINGS)}")
         if name and not value:
-            raise RequestError("give a value: /set temperature 0.7")
+            raise RequestError(f"give a value: /set {name} {'0.7' if name not in WHOLE else 7}")
         if name:
             try:
                 number = value in ("true", "on") if name == "greedy" else int(value) if name in WHOLE else float(value)
@@ -178,6 +189,12 @@ class Conversation:
     def do_stats(self, rest: str) -> None:
         self.stats = not self.stats
         self.note("(the speed is told)" if self.stats else "(the speed is not told)")
+
+
+def _indent(line: str) -> str:
+    """Of the list of commands, the column that says what each does."""
+    name, gap, _ = line.partition("   ")
+    return " " * (len(line) - len(line[len(name) :].lstrip())) if gap else ""
 
 
 def _turns(n: int) -> str:

@@ -27,11 +27,13 @@ def describe(path: str | Path) -> dict:
         raise RequestError(f"{path}: weights alone; give the model directory they are in")
     elif path.suffix in (".gguf", ".bin"):
         return _model_file(path)
+    if path.suffix in (".yaml", ".yml"):
+        raise RequestError(f"{path}: a recipe? llmwright plan {path} says what it comes to, llmwright build {path} builds it")
     try:
         return _tokenizer(path)
     except RequestError as error:
         if not path.is_dir():
-            raise
+            raise RequestError(f"{error}; or a model, run or data directory, or a .gguf file") from None
         if "no tokenizer in this directory" not in str(error):
             raise
         raise RequestError(
@@ -241,7 +243,7 @@ def _model_lines(m: dict) -> list[tuple[str, str]]:
         context += f", {m['rope_scaling']} rope scaling from {m['original_context']:,}"
     if m["window"]:
         context += f"; {m['windowed_layers']} of {m['layers']} layers see a window of {m['window']:,}"
-    heads = {True: "head tied to the embedding", False: "head of its own", None: "no head: it ends in states"}
+    heads = {True: "head tied to the embedding", False: "head of its own", None: "no head over it: the model ends in states"}
     return [
         ("family", f"{m['family']} ({m['transformer']})"),
         ("parameters", f"{m['parameters']:,}{active}"),

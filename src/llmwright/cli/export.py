@@ -1,5 +1,6 @@
 """`llmwright export MODEL --to gguf|safetensors -o OUT`"""
 
+import re
 from typing import Annotated
 
 import typer
@@ -55,7 +56,7 @@ def export(
 
         dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[type]
         weights = {name: p.detach().to(dtype) for name, p in loaded.model.named_parameters()}
-        directory.save(loaded.model, place, tokenizer=loaded.tokenizer, weights=weights)
+        directory.save(loaded.model, place, tokenizer=loaded.tokenizer, weights=weights, generation=loaded.generation)
         size = sum(file.stat().st_size for file in place.glob("*.safetensors"))
     if json:
         print(dumps({"path": str(place), "to": to, "type": type, "bytes": size}))
@@ -66,14 +67,23 @@ def export(
 TYPES = {"gguf": ("q8_0", "f32", "f16", "bf16", "q4_0"), "safetensors": ("f32", "f16", "bf16")}  # the first: default
 
 
+_WRITTEN = re.compile(  # the files of a model directory
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|modules|config_sentence_transformers"
+    r"|sentence_bert_config|vocab|model\.safetensors\.index)\.json|model(-\d+-of-\d+)?\.safetensors|chat_template\.jinja"
+    r"|vocab\.txt|merges\.txt|(source|target|spiece)\.(spm|model)|1_Pooling")
+
+
 def _replaceable(place, to: str, source) -> None:
     """Refuse to write over anything but an earlier export."""
     from ..errors import RequestError
 
     if not place.exists():
         return
-    if place.resolve() == source.resolve():
-        raise RequestError(f"{place}: that is the model itself; give another -o")
+    from ..engine.language_model import model_directory
+
+    here, there = place.resolve(), model_directory(str(source)).resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise RequestError(f"{place}: that is the model itself, or holds it; give another -o")
     if to == "gguf":
         if place.is_dir():
             raise RequestError(f"{place}: a directory; give -o the file to make, such as {place / 'model.gguf'}")
@@ -82,8 +92,8 @@ def _replaceable(place, to: str, source) -> None:
                 raise RequestError(f"{place}: it is there already, and no GGUF file; give another -o")
     elif not place.is_dir():
         raise RequestError(f"{place}: a file; give -o the directory to make")
-    elif any(place.iterdir()) and not (place / "config.json").is_file():
-        raise RequestError(f"{place}: it is there already, and no model directory; give another -o")
+    elif strange := sorted(file.name for file in place.iterdir() if not _WRITTEN.fullmatch(file.name)):
+        raise RequestError(f"{place}: it is there already and holds {strange[0]}, which no export writes; give another -o")
 
 
 def _name(path) -> str:

@@ -114,7 +114,9 @@ def generate(
     if loaded.kind == "encoder":
         from .fill import fill
 
-        fill(loaded, prompt, given | {"explain": explain or None}, json=json)
+        others = dict(explain=explain or None, chat=chat or None, system=system, stop=stop, stop_token=stop_token, window=window,
+                      n=n if n > 1 else None, logprobs=logprobs, shots=shots, sinks=sinks, steps=steps)
+        fill(loaded, prompt, given | others, json=json)
         return
     writes = loaded.kind == "encoder-decoder"  # a text of its own, not the prompt's continuation
     default = GREEDY if writes else Sampling(temperature=0.8, top_p=0.95)

@@ -95,7 +95,9 @@ def _lines(path: Path, counts: Counter) -> Iterator[str]:
             kept = line
             while line and not line.endswith(b"\n"):
                 line = stream.readline(LONGEST_ROW)
-            if first and b"\0" in kept[:8000] and not kept.startswith((b"\xff\xfe", b"\xfe\xff")):
+            if first and kept.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise RequestError(f"{path}: UTF-16 text; pairs are read from UTF-8: save it as that")
+            if first and b"\0" in kept[:8000]:
                 raise RequestError(f"{path}: a binary file, not text")
             first = False
             yield decode(kept, counts).rstrip("\r\n")

@@ -74,8 +74,9 @@ def show(text: str, fillings: list[list[Filling]]) -> str:
     for number, found in enumerate(fillings, 1):
         if len(fillings) > 1:
             lines.append(f"mask {number}")
-        width = max(len(filling.token) for filling in found)
-        lines += [f"{100 * f.probability:5.1f} %  {f.token:<{width}}  {f.text}" for f in found]
+        shown = [f.token if f.token.strip() and f.token.isprintable() else repr(f.token) for f in found]
+        width = max(map(len, shown))
+        lines += [f"{100 * f.probability:5.1f} %  {token:<{width}}  {' '.join(f.text.split())}" for token, f in zip(shown, found)]
     return "\n".join(lines)
 
 

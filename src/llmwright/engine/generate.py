@@ -5,7 +5,7 @@ Both go over a `Stepper`, which is what the kinds of model do differently.
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +42,7 @@ def generate(
     With a seed, the text of a prompt is the same again, in whatever company (the same prompt given twice gets two
     draws, as `n=2` does). Raises RequestError for a prompt that is empty, unknown to the model, or fills its context.
     """
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else [prompts]
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     stop_tokens = (stop_tokens,) if isinstance(stop_tokens, (int, str)) else stop_tokens
     _check(model, max_tokens, n, beams, window, stop, top_log_probs)
@@ -148,8 +148,8 @@ def _check(
 ) -> None:
     if isinstance(model, Encoder):
         raise RequestError(NO_WRITER)
-    if max_tokens < 1:
-        raise RequestError(f"max_tokens {max_tokens} is not allowed: it must be at least 1")
+    if type(max_tokens) is not int or max_tokens < 1:
+        raise RequestError(f"max_tokens {max_tokens} is not allowed: it must be a whole number from 1 up")
     if n < 1:
         raise RequestError(f"n {n} is not allowed: it must be at least 1")
     if beams and n > beams.width:

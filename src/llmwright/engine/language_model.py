@@ -40,6 +40,16 @@ class LanguageModel:
     advice: dict[str, float] = field(default_factory=dict)
 
     @property
+    def generation(self) -> dict:
+        """What a generation_config.json says of it, beyond what follows from config.json."""
+        ends = dict.fromkeys((*self.model.config.specials("eos"), *self.stop_tokens))
+        return {
+            **({"eos_token_id": list(ends) if len(ends) > 1 else next(iter(ends))} if ends else {}),
+            **({"bad_words_ids": [list(word) for word in self.bad_words]} if self.bad_words else {}),
+            **({"do_sample": True, **self.advice} if self.advice else {}),
+        }
+
+    @property
     def kind(self) -> str:
         """decoder, encoder or encoder-decoder"""
         return self.model.config.kind

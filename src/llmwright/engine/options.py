@@ -21,7 +21,8 @@ def choose(given: dict, default: Sampling = Sampling(), n: int = 1) -> tuple[Sam
     given = {name: value for name, value in given.items() if value is not None}
     wrong = [name for name in given if name not in KNOWN]
     if wrong:
-        raise RequestError(f"generate takes {', '.join(KNOWN)}, not {', '.join(wrong)}")
+        known = ("max_tokens", "n", "stop", "stop_tokens", "top_log_probs", *KNOWN)
+        raise RequestError(f"no option {', '.join(wrong)}; there are {', '.join(known)}")
     greedy, width = given.pop("greedy", False), given.pop("beams", None)
     search = {name: given.pop(name) for name in SEARCH if name in given}
     heat = f"temperature {given.get('temperature')}" if "temperature" in given else None

@@ -32,6 +32,8 @@ def prompt_ids(model: Transformer, tokenizer, prompt: str | Sequence[int], bound
             begin = tokenizer.bos_id is not None and (begins(tokenizer) or not text)
             ids = [tokenizer.bos_id, *text] if begin else text
     else:
+        if not isinstance(prompt, Sequence) or not all(isinstance(i, int) for i in prompt):
+            raise RequestError(f"the prompt is a {type(prompt).__name__}: it must be a text, or a list of token ids")
         ids = [int(i) for i in prompt]
     vocab_size = model.config.vocab_size
     if not ids:
@@ -45,7 +47,7 @@ def prompt_ids(model: Transformer, tokenizer, prompt: str | Sequence[int], bound
     longest = positions(model.config) - (not source)  # a decoder's own text needs one more
     if len(ids) > longest and bounded:
         rest = "" if source else ", with no room for another"
-        ways = "keep only its end" if source else "let its oldest tokens go as it is read (window, with sinks)"
+        ways = "keep only its end" if source else "let its oldest tokens go as it is read (window=…, --window)"
         raise RequestError(
             f"the prompt has {len(ids):,} tokens and the model's context {model.config.context:,}{rest}: "
             f"shorten it to {longest:,} tokens, use a model with a longer context, or {ways}"

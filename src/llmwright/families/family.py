@@ -12,7 +12,7 @@ ACTIVATIONS = {  # published names → ours
     "relu": "relu",
 }
 
-MOST_LAYERS, MOST = 10_000, 1 << 24  # beyond, a number was mistyped, or is there to take memory
+MOST_LAYERS, MOST_EXPERTS, MOST = 10_000, 4_096, 1 << 24  # beyond, a number was mistyped, or is there to take memory
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def need(config: dict, key: str) -> int:
     value = config.get(key)
     if value is None:
         raise RequestError(f"config.json: {key} is missing; a {config.get('model_type')} configuration needs it")
-    most = MOST_LAYERS if "layer" in key else MOST
+    most = MOST_LAYERS if "layer" in key else MOST_EXPERTS if "expert" in key else MOST
     if type(value) is not int or not 1 <= value <= most:
         raise RequestError(f"config.json: {key} = {_short(value)} is not allowed: it must be a whole number from 1 to {most:,}")
     return value

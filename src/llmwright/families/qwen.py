@@ -11,10 +11,14 @@ from .family import Family, need
 def _windows(c: dict) -> tuple[int | None, ...]:
     n_layers = need(c, "num_hidden_layers")
     if not c.get("use_sliding_window"):
-        if windows.SLIDING in (c.get("layer_types") or ()):
+        types = c.get("layer_types")
+        if isinstance(types, list) and windows.SLIDING in types:
             raise RequestError(f"config.json: layer_types lists {windows.SLIDING!r}, but use_sliding_window is not true")
         return ()
-    return windows.read(c, [i >= c.get("max_window_layers", 28) for i in range(n_layers)])
+    full = c.get("max_window_layers", 28)
+    if type(full) is not int:
+        raise RequestError(f"config.json: max_window_layers = {full!r} is not allowed: it must be a whole number")
+    return windows.read(c, [i >= full for i in range(n_layers)])
 
 
 def _write_windows(config: ModelConfig) -> dict:

@@ -1,6 +1,7 @@
 """RoBERTa (Liu et al. 2019) and XLM-RoBERTa (Conneau et al. 2020): BERT's body, one token type, positions that begin
 after the padding token's id (so at row 2 of the table, as fairseq counts them), and a head with names of its own."""
 
+from ..errors import RequestError
 from ..model.config import ModelConfig
 from . import bert
 from .family import Family
@@ -16,6 +17,8 @@ def _family(model_type: str, name: str) -> Family:
     def read(c: dict) -> ModelConfig:
         c = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, **c}
         pad = c["pad_token_id"]
+        if pad is not None and (type(pad) is not int or pad < 0):
+            raise RequestError(f"config.json: pad_token_id = {pad!r} is not allowed: positions count from it on")
         return bert.read_encoder(
             c, family=model_type, architectures=architectures, first_position=1 if pad is None else pad + 1,
             head_activation=HEAD_ACTIVATION,

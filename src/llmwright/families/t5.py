@@ -28,6 +28,9 @@ def _read(c: dict) -> ModelConfig:
     refuse(c, "feed_forward_proj", tuple(_FEED_FORWARD))
     activation, gated = _FEED_FORWARD[projection]
     refuse(c, "is_encoder_decoder", (True,))
+    if c.get("relative_attention_num_buckets") in (1, 2, 3):
+        raise RequestError("config.json: relative_attention_num_buckets is not allowed below 4: half of them are for one "
+                           "side, and half of those for single distances")
     for key, said in (("dense_act_fn", activation), ("is_gated_act", gated)):
         if _NAMES.get(c.get(key), c.get(key)) not in (said, None):
             raise RequestError(f"config.json: {key} = {c[key]!r} disagrees with feed_forward_proj = {projection!r}")

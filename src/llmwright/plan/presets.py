@@ -44,11 +44,15 @@ _ALL = (
 PRESETS: dict[str, Shape] = {shape.name: shape for shape in _ALL}
 
 
+def preset_key(name: str) -> str:
+    return name.strip().lower().replace("_", "-").replace("×", "x")
+
+
 def preset(name: str) -> Shape:
     """The published shape called `name`. Raises RequestError with the nearest names."""
-    key = name.strip().lower().replace("_", "-").replace("×", "x")
+    key = preset_key(name)
     if key in PRESETS:
         return PRESETS[key]
-    near = difflib.get_close_matches(key, PRESETS, 3, 0.4)
+    near = difflib.get_close_matches(key, PRESETS, 3, 0.6)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PRESETS)}"
     raise RequestError(f"{name}: no such preset, recipe or model directory; {hint}")

@@ -4,13 +4,14 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..checkpoint import catalogue
 from ..checkpoint.cache import find, resolve
 from ..errors import RequestError
 from ..model.config import ModelConfig
 from ..recipe import Recipe
 from . import scaling
 from .parameters import parameters
-from .presets import PRESETS, preset
+from .presets import PRESETS, preset, preset_key
 from .shape import Shape, shape_of, typical
 from .training import Training, from_recipe, training
 
@@ -51,6 +52,8 @@ def read(target: str, overrides: list[str] = ()) -> Target:
     if path.is_file():
         raise RequestError(f"{target}: a plan is made for a recipe (.yaml), a model directory or one of the presets "
                            f"{', '.join(PRESETS)}")
+    if preset_key(target) not in PRESETS and (known := catalogue.key(target)):
+        raise RequestError(f"{target} is not here yet: llmwright pull {known}")
     return Target(preset(target))
 
 

@@ -2,12 +2,15 @@
 
 A WordPiece vocabulary marks them (`##ing`). Elsewhere a word is a run of letters, of digits or of other signs, the space
 before it included: what the usual pre-tokenizers cut text into, told from the tokens alone. Where a script writes no
-spaces (Chinese, Japanese, Thai), a run of letters is no word, and each token is one, as in BERT's treatment of Chinese.
+spaces (Chinese, Japanese, Thai), a run of letters is no word, and each token is one, marked or not, as in BERT's treatment
+of Chinese.
 """
 
 import unicodedata
 
 import numpy as np
+
+from . import bytelevel
 
 NONE, LETTER, DIGIT, SIGN, INSIDE = range(5)  # INSIDE: a character's later bytes, which belong to the token before
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x312F), (0x31A0, 0x31FF),
@@ -23,7 +26,7 @@ def heads_and_tails(tokenizer) -> tuple[np.ndarray, np.ndarray]:
         if i in specials or not tokenizer.token(i):
             continue
         if prefix:
-            heads[i], tails[i] = INSIDE if tokenizer.token(i).startswith(prefix) else NONE, LETTER
+            heads[i], tails[i] = _inside(tokenizer, tokenizer.token(i), prefix), LETTER
         else:
             heads[i], tails[i] = _ends(tokenizer.token_bytes(i))
     return heads, tails
@@ -33,6 +36,15 @@ def goes_on(heads: np.ndarray, tails: np.ndarray, before: np.ndarray, token: np.
     """Whether each id of `token` goes on with the word of the id `before` it; bool, the same shape."""
     head = heads[token]
     return (head == INSIDE) | ((head != NONE) & (head == tails[before]))
+
+
+def _inside(tokenizer, token: str, prefix: str) -> int:
+    """INSIDE for a token that is marked as going on with a word, unless it begins with a script that has no spaces."""
+    text = token.removeprefix(prefix)
+    if text == token:
+        return NONE
+    data = bytes(bytelevel.BYTE[c] for c in text) if tokenizer.byte_level else text.encode()
+    return NONE if data and _ends(data)[0] == NONE else INSIDE
 
 
 def _ends(data: bytes) -> tuple[int, int]:
