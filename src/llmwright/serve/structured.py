@@ -51,6 +51,8 @@ class Grammars:
     """Makes the masks. `ends`: the tokens that may follow a text that is complete."""
 
     def __init__(self, tokenizer, ends: tuple[int, ...]):
+        if not ends:
+            raise RequestError("it has no token that ends a text")
         self.library = _library()
         self.ends = list(ends)
         self.tokenizer = self.library.LLTokenizer(

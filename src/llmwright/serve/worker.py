@@ -5,6 +5,7 @@ nothing to do the process sleeps on the pipe. A request that fails never ends it
 """
 
 import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -153,6 +154,9 @@ class Texts:
         blocks.forget()
 
     def run(self) -> None:
+        # half a second for a large vocabulary: not in the way of whoever asks first for an answer by a schema
+        self.making = threading.Thread(target=self._make_grammars, daemon=True)
+        self.making.start()
         while True:
             events = []
             wait = None if not self.busy else 0
@@ -227,11 +231,18 @@ class Texts:
         )
 
     def _mask_maker(self, grammar: str):
-        from .structured import Grammars
-
+        self.making.join()
         if self.grammars is None:
-            self.grammars = Grammars(self.about.tokenizer, self.about.ends)
+            raise RequestError(f"response_format: not with this model: {self.no_grammars}")
         return self.grammars.maker(grammar)
+
+    def _make_grammars(self) -> None:
+        try:
+            from .structured import Grammars
+
+            self.grammars = Grammars(self.about.tokenizer, self.about.ends)
+        except Exception as error:  # llguidance is missing, or has no way with this tokenizer
+            self.no_grammars = str(error) or type(error).__name__
 
 
 class _Open:
