@@ -240,7 +240,8 @@ def test_a_terminal_stops_answers_edits_lines_and_leaves(model_dir, tmp_path):
         made.press("\x03")
         made.wait("Ctrl-C again leaves")
         made.wait("> ")
-        made.press("\x03")
+        made.press("import os\r/stats\r\x04")  # typed ahead, a Ctrl-D too: each is taken in its turn
+        made.wait(r"\(the speed is told\)")
         assert made.process.wait(30) == 0
         assert "one" in (tmp_path / "chat_history").read_text()
         assert (tmp_path / "chat_history").stat().st_mode & 0o777 == 0o600

@@ -261,7 +261,7 @@ class _Quiet:
             if sys.stdin.isatty():
                 self.before = termios.tcgetattr(sys.stdin)
                 changed = list(self.before)
-                changed[3] &= ~termios.ECHO
+                changed[3] &= ~(termios.ECHO | termios.ICANON)  # a Ctrl-D stays a key as well
                 termios.tcsetattr(sys.stdin, termios.TCSANOW, changed)
 
     def __exit__(self, *_) -> None:
