@@ -11,7 +11,8 @@ from collections.abc import Callable
 import uvicorn
 
 from ..errors import RequestError
-from .app import Api, create
+from .api import Api
+from .app import create
 from .engine_client import EngineClient
 from .errors import ApiError
 from .log import Log
