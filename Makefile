@@ -11,7 +11,7 @@ demo: .venv/ready
 	@.venv/bin/llmwright build recipes/demo.yaml $(DEMO)
 
 test: .venv/ready
-	@.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile $(TESTS)
+	@.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(TESTS)
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else \

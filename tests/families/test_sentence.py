@@ -123,7 +123,7 @@ def test_info_says_how_states_become_a_vector(tmp_path, capsys):
     out = capsys.readouterr().out
     said = "the mean of the states at length 1, of at most 32 tokens; prompts query (llmwright embed)"
     assert f"sentences      {said}" in out
-    assert "131, no head: it ends in states" in out
+    assert "131, no head over it: the model ends in states" in out
 
 
 def test_a_module_outside_the_directory_is_not_read(tmp_path):

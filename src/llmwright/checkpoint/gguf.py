@@ -6,7 +6,6 @@ tokenizer.json. From there on, loading goes the same way for both.
 
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +52,8 @@ def load(
         config = families.read_config(contents.config)
     except RequestError as error:
         raise RequestError(f"{path}: {str(error).removeprefix('config.json: ')}") from None
-    with ThreadPoolExecutor(1) as beside:  # the tokenizer takes a fifth of a second, which the weights can use too
-        built = beside.submit(_tokenizer, contents.tokenizer_tree, contents.tokenizer_config, path)
-        model = assemble(config, contents.weights, Path(path), dtype=dtype, device=device)
-        return model, built.result()
+    built = _tokenizer(contents.tokenizer_tree, contents.tokenizer_config, path)
+    return assemble(config, contents.weights, Path(path), dtype=dtype, device=device), built
 
 
 def read_config(path: Path | str) -> dict:

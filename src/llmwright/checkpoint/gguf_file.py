@@ -24,7 +24,7 @@ NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 STRING, ARRAY = 8, 9
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LONGEST_NAME = 65_535  # bytes; the format's own limit
-PIECE = 1 << 22  # weights that are decoded to another type at a time; a multiple of every block
+PIECE = 1 << 20  # weights that are decoded to another type at a time; a multiple of every block
 REQUIRED = object()
 
 
