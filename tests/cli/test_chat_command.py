@@ -182,6 +182,8 @@ class Terminal:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal
 
     def press(self, keys: str) -> None:
+        if keys == "\x03":  # the prompt is there a moment before Python waits for keys; a signal in between waits for one
+            time.sleep(0.5)
         os.write(self.master, keys.encode())
 
     def wait(self, pattern: str, seconds: float = 60) -> str:

@@ -157,7 +157,7 @@ def test_each_position_is_computed_once(monkeypatch):
 def test_generation_ends_at_the_end_of_the_context():
     made = no_end(model())
     for length in (63, 40):
-        result = generate(made, tokenizer(), [[5] * length], max_tokens=1000)[0]
+        result = generate(made, tokenizer(), [[5] * length], max_tokens=1000, sampling=GREEDY)[0]
         assert len(result.ids) == 64 - length and result.finish_reason == "length"
     short, long = generate(made, tokenizer(), [[5] * 3, [5] * 60], max_tokens=1000, sampling=GREEDY)
     assert len(short.ids) == 61 and len(long.ids) == 4
