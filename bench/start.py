@@ -38,9 +38,9 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="smollm2-135m-instruct")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    from llmwright.engine.language_model import load
+    from llmwright.cli.describe import describe
 
-    weights = sum(p.nbytes for p in load(asked.model).model.parameters())
+    weights = 4 * describe(asked.model)["parameters"]  # nothing is loaded here: a child begins with its parent's memory
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "safetensors"
         subprocess.run([sys.executable, "-m", "llmwright", "export", asked.model, "--to", "safetensors", "-o", directory],
