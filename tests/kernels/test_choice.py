@@ -50,15 +50,15 @@ def choosing(monkeypatch):
 @pytest.mark.parametrize("mode", ["reference", "torch", pytest.param("native", marks=needs_native)])
 def test_the_environment_forces_an_implementation(mode, choosing, monkeypatch):
     called = []
-    kernels.int8.here(), kernels.quantized.here()  # ask the kernels once and remember: before they are replaced
+    kernels.native.vnni()  # ask the kernels once and remember: before they are replaced
     monkeypatch.setattr(native, "call", lambda name, *_: called.append(name))
     monkeypatch.setattr(kernels.fused, "call", native.call)
     choosing(mode)
     kernels.swiglu(torch.ones(2, 3), torch.ones(2, 3))
     used = kernels.using()
-    assert used.pop("linear_int8") == ("native" if mode == "native" and kernels.int8.here() else "reference")
+    assert used.pop("linear_int8") == ("native" if mode == "native" and kernels.native.vnni() else "reference")
     assert used.pop("linear_quantized") == (
-        mode if mode != "native" or kernels.quantized.here() else "torch")
+        mode if mode != "native" or kernels.native.vnni() else "torch")
     assert set(used.values()) == {mode}
     assert called == (["swiglu_forward"] if mode == "native" else [])
     assert kernels.using("cuda")["attention"] == ("reference" if mode == "reference" else "torch")

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmwright import kernels
-from llmwright.kernels import int8, reference
+from llmwright.kernels import int8, native, reference
 
-needs_native = pytest.mark.skipif(not int8.here(), reason="no native 8-bit kernel here (AVX-512 VNNI and a compiler)")
+needs_native = pytest.mark.skipif(not native.vnni(), reason="no native 8-bit kernel here (AVX-512 VNNI and a compiler)")
 
 
 @needs_native
@@ -74,6 +74,6 @@ def test_a_weight_of_zeros_stays_zero():
 def test_gelu_is_the_exact_one():
     x = torch.linspace(-12, 12, 2001)[:, None]
     identity = kernels.Int8Weight(torch.ones(1, 1, dtype=torch.int8), torch.ones(1), None)
-    w = int8.packed(identity.weight, identity.scale, None) if int8.here() else identity
+    w = int8.packed(identity.weight, identity.scale, None) if native.vnni() else identity
     got = kernels.linear_int8(x, w, gelu=True)  # a row of one number: its byte stands for it exactly
     torch.testing.assert_close(got, F.gelu(x), rtol=0, atol=2e-6)

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmwright import kernels
-from llmwright.kernels import quantized, reference
+from llmwright.kernels import native, quantized, reference
 
 needs_native = pytest.mark.skipif(
-    not quantized.here(), reason="no native kernel of quantized layers here (AVX-512 VNNI and a compiler)")
+    not native.vnni(), reason="no native kernel of quantized layers here (AVX-512 VNNI and a compiler)")
 
 
 @needs_native

@@ -2,6 +2,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 pytest.importorskip("httpx", reason="needs httpx")
+from page_stub import page, stub  # noqa: F401  fixtures
 from server_case import Server, save_model
 
 

@@ -4,19 +4,13 @@ word of a message, to be slow, busy, broken or hostile. The page itself comes fr
 import http.server
 import json
 import math
-import os
 import re
-import shutil
 import threading
 import time
 
 import pytest
 
 from llmwright.serve.page import chat_page
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine; name one in CHROMIUM")
 
 MARKDOWN = """## Words and how to count them
 
@@ -162,15 +156,6 @@ def stub():
     stub.gate.set()
     stub.shutdown()
     stub.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
 
 
 def opened(browser, stub, **options):

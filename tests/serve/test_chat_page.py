@@ -6,9 +6,8 @@ import re
 import time
 
 import pytest
-from page_stub import asked, browser, kept, needs_chromium, opened, page, say, shown, stub  # noqa: F401 (fixtures)
+from page_stub import asked, kept, opened, say, shown
 
-pytestmark = needs_chromium
 PARIS = "Paris is the capital of France."
 
 

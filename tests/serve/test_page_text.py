@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from page_stub import ANSWERS, browser, kept, needs_chromium, opened, page, say, stub  # noqa: F401 (fixtures)
+from page_stub import ANSWERS, kept, opened, say
 
-pytestmark = needs_chromium
 
 TEXT = "document.querySelector('.answer .text')"
 # the tree in short: elements by name, text as it stands

@@ -55,9 +55,9 @@ def using(device: str | torch.device = "cpu") -> dict[str, str]:
     """Which implementation each operation has on `device`: "reference", "torch" or "native" (float32, bfloat16)."""
     mode = "torch" if torch.device(device).type != "cpu" and _mode() == "native" else _mode()
     found = {name: mode for name in OPERATIONS}
-    if mode != "native" or not int8.here():
+    if mode != "native" or not native.vnni():
         found["linear_int8"] = "reference"
-    if mode == "native" and not quantized.here():
+    if mode == "native" and not native.vnni():
         found["linear_quantized"] = "torch"
     return found
 

@@ -1,6 +1,5 @@
 """A linear layer in 8 bits over the native kernel (`cpu/linear_int8.cpp`), which wants its weights in panels."""
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -21,16 +20,6 @@ class Int8Weight:
     bias: Tensor | None
     panels: Tensor | None = None
     padded: tuple[Tensor, Tensor, Tensor] | None = None  # scale, each output's sum of weights, bias
-
-
-@functools.cache
-def here() -> bool:
-    """Whether this processor has the instructions (AVX-512 VNNI) and the kernels could be built."""
-    if native.library() is None:
-        return False
-    found = torch.zeros(1, dtype=torch.int32)
-    native.call("linear_int8_here", torch.float32, found)
-    return bool(found)
 
 
 def packed(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Int8Weight:

@@ -30,8 +30,8 @@ SIGNATURES = {
     "rms_norm_forward": "pplpfppi", "rms_norm_backward": "pppplppppli",
     "rotary": "pplpplfpi", "swiglu_forward": "plplllpi", "swiglu_backward": "plplplllppi",
     "layer_norm_forward": "plplllppfppppi", "layer_norm_backward": "plplllppppppli",
-    "linear_int8": "plllpppplipi", "linear_int8_here": "p",
-    "linear_quantized": "plllpplipi", "linear_quantized_here": "p", "linear_steady": "plllpplpi",
+    "linear_int8": "plllpppplipi", "vnni": "p",
+    "linear_quantized": "plllpplipi", "linear_steady": "plllpplpi",
     "paged_attention": "plpppl" "pplllll" "flfplpi",
     "dropout": "pllfpi", "cross_entropy": "plllplpii", "attention_forward": "pppppp", "attention_backward": "ppppppppp",
 }
@@ -81,6 +81,16 @@ def rows(x: torch.Tensor, K: int) -> tuple[torch.Tensor, int]:
 def call(name: str, dtype: torch.dtype, *arguments) -> None:
     """Run a kernel; tensors are passed as their addresses. Whoever calls keeps them alive and in the right layout."""
     library()[name, dtype](*[a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments])
+
+
+@functools.cache
+def vnni() -> bool:
+    """Whether the kernels of few bits work here: they need AVX-512 VNNI, and that the kernels could be built."""
+    if library() is None:
+        return False
+    found = torch.zeros(1, dtype=torch.int32)
+    call("vnni", torch.float32, found)
+    return bool(found)
 
 
 def _load() -> ctypes.CDLL:

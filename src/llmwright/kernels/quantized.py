@@ -1,7 +1,6 @@
 """Linear layers whose weights are 8 or 4 bits in groups of 32, over the native kernel (`cpu/linear_quantized.cpp`), which
 wants them in panels; elsewhere the weights are made whole again once, and PyTorch multiplies."""
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -38,16 +37,6 @@ class QuantizedWeight:
     def whole(self) -> Tensor:
         """(F, K): the matrix that these bits stand for."""
         return self.dense if self.panels is None else reference.dequantize_groups(*self.parts())
-
-
-@functools.cache
-def here() -> bool:
-    """Whether this processor has the instructions (AVX-512 VNNI) and the kernels could be built."""
-    if native.library() is None:
-        return False
-    found = torch.zeros(1, dtype=torch.int32)
-    native.call("linear_quantized_here", torch.float32, found)
-    return bool(found)
 
 
 def make(weight: Tensor, bias: Tensor | None, bits: int, packed: bool) -> QuantizedWeight:

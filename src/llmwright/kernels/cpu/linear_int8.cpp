@@ -122,7 +122,7 @@ static void linear(const T *, long, long, long, const int8_t *, const float *, c
 #endif
 
 #define EACH_TYPE(T, name)                                                                                             \
-    EXPORT void linear_int8_here_##name(int32_t *here) { *here = HERE; }                                               \
+    EXPORT void vnni_##name(int32_t *here) { *here = HERE; }                                               \
     EXPORT void linear_int8_##name(const T *x, long stride, long N, long K, const int8_t *w, const float *scale,       \
                                    const float *sums, const float *bias, long F, int with_gelu, T *y, int threads) {   \
         linear(x, stride, N, K, w, scale, sums, bias, F, with_gelu, y, threads);                                       \

@@ -12,7 +12,6 @@
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
-constexpr int HERE = 1;
 constexpr long PANEL = 32, GROUP = 32, QUADS = 8, HEAD = 2 * PANEL, STRIP = 6, ROWS = 96;
 constexpr long BYTES = GROUP * PANEL;
 static long up(long n, long to) { return (n + to - 1) / to * to; }
@@ -185,13 +184,11 @@ static void linear(const T *x, long stride, long N, long K, const uint8_t *w, co
     }
 }
 #else
-constexpr int HERE = 0;
 template <class T, int bits>
 static void linear(const T *, long, long, long, const uint8_t *, const float *, long, T *, int) {}
 #endif
 
 #define EACH_TYPE(T, name)                                                                                             \
-    EXPORT void linear_quantized_here_##name(int32_t *here) { *here = HERE; }                                          \
     EXPORT void linear_quantized_##name(const T *x, long stride, long N, long K, const uint8_t *w, const float *bias,  \
                                         long F, int bits, T *y, int threads) {                                         \
         if (bits == 8)                                                                                                 \
