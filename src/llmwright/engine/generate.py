@@ -67,7 +67,7 @@ def generate(
     work = _Work(model, tokenizer, start, max_tokens, window, make_stepper, tell)
     # neighbours of like length waste little padding; the results of one prompt stay together
     order = sorted(range(len(rows)), key=lambda i: len(ids[i]))
-    batch = batch * n if beams else batch
+    batch = n if model.steady else batch * n if beams else batch  # steady: prompts of one length only
     training = model.training
     model.eval()
     try:

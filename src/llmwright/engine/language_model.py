@@ -12,7 +12,7 @@ from ..errors import RequestError
 from ..model.transformer import Transformer
 from ..tokens import load as load_tokenizer
 from ..tokens.tokenizer import Tokenizer
-from . import dtype as dtypes, precision
+from . import dtype as dtypes, precision, weights as held
 from .chat import answer
 from .embed import embed
 from .fill_mask import Filling, fill_mask
@@ -128,11 +128,16 @@ def model_directory(path: Path | str) -> Path:
     raise RequestError(f"{path}: neither a model directory (config.json) nor a run directory with a model in it")
 
 
-def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
+def load(
+    path: Path | str, *, dtype: str = "float32", device: str = "cpu", weights: str | None = None,
+    deterministic: bool = False,
+) -> LanguageModel:
     """The model and tokenizer in a model directory, a run directory, a GGUF file or one of llama2.c's.
 
     `dtype`: what it computes in, float32 or bfloat16, or "auto": in which this machine writes text faster; an encoder
-    on the CPU also int8. Raises RequestError that names what is missing or damaged.
+    on the CPU also int8. `weights`: what a decoder that is only to write holds its matrices in, "float", "int8" or
+    "int4" (`engine.weights`). `deterministic`: what it writes does not depend on what else it writes at that time, to
+    the bit. Raises RequestError that names what is missing or damaged.
     """
     if dtype not in (*DTYPES, "auto", "int8"):
         raise RequestError(f"dtype {dtype!r} is not supported: it must be {' or '.join(DTYPES)}")
@@ -156,6 +161,8 @@ def load(path: Path | str, *, dtype: str = "float32", device: str = "cpu") -> La
             f"{place}: its tokenizer has {tokenizer.vocab_size} tokens and its model {model.config.vocab_size}: "
             "they do not belong together"
         )
+    if weights or deterministic:
+        held.hold(model, weights or "float", steady=deterministic)
     return LanguageModel(model, tokenizer, place, **_generation_settings(place, tokenizer.vocab_size))
 
 

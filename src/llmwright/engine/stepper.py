@@ -17,6 +17,7 @@ from ..errors import RequestError
 from ..model.cache import ROOM, KVCache
 from ..model.decoder import Decoder
 from ..model.encoder_decoder import EncoderDecoder
+from ..model.paged import SteadyCache
 from ..model.transformer import Transformer
 from .prompt import positions
 from .window import Window, WindowStepper
@@ -71,7 +72,8 @@ class DecoderStepper:
         # the last token is never fed
         self.most = self.longest + min(max_tokens, self.last + 1 - min(lengths)) - 1
         room = min(self.most, self.longest + ROOM)  # the rest when it comes to that
-        self.cache = KVCache(model.config, len(prompts), room, dtype=model.dtype, device=model.device)
+        kind = SteadyCache if model.steady else KVCache
+        self.cache = kind(model.config, len(prompts), room, dtype=model.dtype, device=model.device)
         self.padding = torch.tensor([self.longest - n for n in lengths], device=model.device)[:, None]  # (B, 1)
         self.padded = min(lengths) < self.longest
         self.place = torch.empty(0)  # (B, 1): the position of each row's last token

@@ -23,6 +23,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(spec.n_heads * spec.head_dim, d_model, bias=spec.out_bias)
         self.query_norm = RMSNorm(spec.head_dim, norm.eps) if spec.qk_norm else nn.Identity()
         self.key_norm = RMSNorm(spec.head_dim, norm.eps) if spec.qk_norm else nn.Identity()
+        self.joined = None  # in the place of query, key and value, where the model only writes (engine.weights)
 
     def forward(self, x: Tensor, geometry: Geometry, cache: KVCache | PagedCache | None = None) -> Tensor:
         """`x` (B, T, D) → (B, T, D)."""
@@ -45,9 +46,10 @@ class Attention(nn.Module):
         """`x` (B, T, D) → queries (B, T, H, C), keys and values (B, T, K, C), placed."""
         B, T, _ = x.shape
         C = self.spec.head_dim
-        q = self.query_norm(self.query(x).view(B, T, -1, C))  # (B, T, H, C)
-        k = self.key_norm(self.key(x).view(B, T, -1, C))  # (B, T, K, C)
-        v = self.value(x).view(B, T, -1, C)  # (B, T, K, C)
+        q, k, v = (self.query(x), self.key(x), self.value(x)) if self.joined is None else self.joined(x)
+        q = self.query_norm(q.view(B, T, -1, C))  # (B, T, H, C)
+        k = self.key_norm(k.view(B, T, -1, C))  # (B, T, K, C)
+        v = v.view(B, T, -1, C)  # (B, T, K, C)
         q, k = geometry.turn(q, k)
         return q, k, v
 

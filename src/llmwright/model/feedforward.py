@@ -37,9 +37,11 @@ class GatedFeedForward(nn.Module):
         self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
         self.combine = _gate(spec.activation)
         self.dropout = dropout.build(spec.dropout)
+        self.joined = None  # in the place of gate and up, where the model only writes (engine.weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.dropout(self.combine(self.gate(x), self.up(x))))
+        gate, up = (self.gate(x), self.up(x)) if self.joined is None else self.joined(x)
+        return self.down(self.dropout(self.combine(gate, up)))
 
 
 def _gate(activation: str):

@@ -30,6 +30,7 @@ class Head(nn.Module):
             self.transform = nn.Linear(config.d_model, config.d_model)
             self.transform_norm = norms.build(config.norm, config.d_model)
         self.plain = self.bias is None and spec.softcap is None
+        self.product = None  # states (…, D) → (…, V), in the place of the table, where the model only writes
 
     def states(self, hidden: Tensor) -> Tensor:
         """(…, D) → (…, D): what is compared with the table."""
@@ -40,7 +41,8 @@ class Head(nn.Module):
 
     def logits(self, hidden: Tensor, table: Tensor) -> Tensor:
         """(…, D) → (…, V)."""
-        logits = F.linear(self.states(hidden), table.to(hidden.dtype)).float()
+        states = self.states(hidden)
+        logits = (F.linear(states, table.to(hidden.dtype)) if self.product is None else self.product(states)).float()
         if self.bias is not None:
             logits = logits + self.bias
         if self.spec.softcap:
@@ -61,7 +63,7 @@ class Head(nn.Module):
     @torch.no_grad()
     def token_losses(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
         """-log p(target) of each row, (N,); 0 where the target is -100."""
-        if self.plain:
+        if self.plain and self.product is None:
             return kernels.token_losses(self.states(hidden), table, targets)
         parts = zip(hidden.split(ROWS), targets.split(ROWS))
         return torch.cat([F.cross_entropy(self.logits(h, table), t, reduction="none") for h, t in parts])

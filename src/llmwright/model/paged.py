@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
+from .cache import KVCache
 from .config import ModelConfig
 
 
@@ -61,3 +62,22 @@ class PagedCache:
             held.view(-1, *held.shape[2:]).index_copy_(0, p.slots, new[0].to(held.dtype))
         y = kernels.paged_attention(q[0], self.keys[layer], self.values[layer], p.tables, p.rows, p.positions, **how)
         return y[None]
+
+
+class SteadyCache(KVCache):
+    """A row for each text, all of one length, read as blocks are: a row is one large block. So texts that are written
+    without the engine are the engine's, to the bit."""
+
+    paged = True
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **how) -> Tensor:
+        """As `PagedCache.attend`, of `q` (B, T, H, C), `k` and `v` (B, T, K, C)."""
+        (B, T), start, device = q.shape[:2], self.length, q.device
+        self.append(layer, k, v)
+        rows = torch.arange(B, dtype=torch.int32, device=device)
+        places = torch.arange(start, start + T, dtype=torch.int32, device=device)
+        y = kernels.paged_attention(
+            q.flatten(0, 1), self.keys[layer], self.values[layer], rows[:, None], rows.repeat_interleave(T),
+            places.repeat(B), **how,
+        )
+        return y.view(q.shape)

@@ -9,9 +9,11 @@ from .head import Head
 
 class Transformer(nn.Module):
     """Norms stay in float32, and in training embedding tables and head too; `dtype` is what the blocks compute in, the
-    dtype of their matrices (`set_dtype`). `stacks` are the model's one or two stacks of blocks."""
+    dtype of their matrices (`set_dtype`). `stacks` are the model's one or two stacks of blocks. `steady`: what is computed
+    for a text does not depend, to the bit, on what is computed beside it (`engine.weights`)."""
 
     config: ModelConfig
+    steady = False
     embed: nn.Embedding
     head: Head | None
 
