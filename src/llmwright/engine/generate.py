@@ -15,7 +15,7 @@ from ..model.encoder import Encoder
 from ..model.encoder_decoder import EncoderDecoder
 from ..model.transformer import Transformer
 from . import words
-from .beam import Beams, search
+from .beam import Beams, Rules, search, write
 from .prompt import BOUNDLESS, end_ids, positions, prompt_ids, start_ids
 from .row import Generation, Row, choose
 from .sampler import Sampling
@@ -123,16 +123,11 @@ def _search(
 ) -> None:
     """Fill the rows' results, `n` side by side for each prompt, with the best that a beam search finds."""
     first = rows[0]
-    found = search(
-        work.make_stepper(work.model, prompts, work.max_tokens, work.start), beams, [row.limit for row in rows[::n]],
-        first.sampling, first.ends, work.tokenizer, stop, first.top,
-    )
-    for i, hypotheses in enumerate(found):
+    rules = Rules(beams, first.sampling, first.ends, work.tokenizer, stop, first.top)
+    steps = work.make_stepper(work.model, prompts, work.max_tokens, work.start)
+    for i, hypotheses in enumerate(search(steps, rules, [row.limit for row in rows[::n]])):
         for row, best in zip(rows[i * n :], hypotheses[:n]):
-            for token in best.ids:
-                work.tell(row, row.advance(token))
-            row.result.log_probs, row.result.top_log_probs = best.log_probs, best.top
-            row.result.score = best.score
+            work.tell(row, write(row, best))
 
 
 def _distinct(prompts) -> tuple[list[list[int]], list[int]]:
