@@ -13,6 +13,8 @@ import torch
 import transformers
 
 from llmwright.checkpoint import directory
+from llmwright.engine.generate import generate
+from llmwright.engine.sampler import GREEDY
 from llmwright.tokens.gguf_pre_tokenizers import NAMES
 from llmwright.tokens.tokenizer import Tokenizer
 from llmwright.tokens.train import train
@@ -97,3 +99,25 @@ def llama_cpp(script: str, *arguments) -> list:
                           text=True, timeout=250, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
+
+
+PROMPT = list(range(5, 45))
+CONTINUE = """
+from llama_cpp import Llama
+texts = []
+for path, ids, n in arguments[0]:
+    model = Llama(path, n_ctx=96, verbose=False, n_threads=1, type_k=0, type_v=0)  # float32 keys and values
+    found = []
+    for token in model.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
+        if token == model.token_eos() or len(found) == n:
+            break
+        found.append(token)
+    texts.append(found)
+print(json.dumps(texts))
+"""
+
+
+def greedy(model, tokenizer: Tokenizer, n: int) -> list[int]:
+    """What our engine continues PROMPT with; CONTINUE does the same in llama.cpp."""
+    ids = generate(model, tokenizer, [PROMPT], max_tokens=n, sampling=GREEDY)[0].ids
+    return [i for i in ids if i != tokenizer.eos_id]

@@ -20,18 +20,6 @@ from llmwright.checkpoint import directory, gguf, gguf_architectures, gguf_names
 from llmwright.checkpoint.gguf_architectures import ARCHITECTURES
 from llmwright.errors import RequestError
 
-IDS = torch.randint(0, 400, (2, 60), generator=torch.Generator().manual_seed(1))
-
-
-@pytest.mark.parametrize("case", gguf_case.CASES)
-@torch.no_grad()
-def test_a_file_has_the_logits_of_transformers(case, tmp_path):
-    model = gguf_case.ours(case, tmp_path / "m")
-    gguf_write.save(model, tmp_path / "x.gguf", tokenizer=gguf_case.tokenizer(), kind="f32")
-    again, _ = gguf.load(tmp_path / "x.gguf")
-    torch.testing.assert_close(again(IDS), gguf_case.theirs(case)(IDS).logits, rtol=0, atol=1e-4)
-
-
 @pytest.mark.parametrize("kind, dtype", [("f16", torch.float16), ("bf16", torch.bfloat16)])
 def test_halves_are_read_as_they_are(kind, dtype, tmp_path):
     model = gguf_case.ours("gemma2", tmp_path / "m")

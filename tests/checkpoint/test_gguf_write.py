@@ -1,4 +1,5 @@
-"""What is written as GGUF is what ggml's own package reads, and llama.cpp gives the same greedy text with it."""
+"""What is written as GGUF is what ggml's own package reads, and llama.cpp gives the same greedy text with each
+float type. Each architecture: tests/families/test_families_gguf.py."""
 
 import contextlib
 import json
@@ -17,44 +18,10 @@ from llmwright import families
 from llmwright.checkpoint import directory, gguf, gguf_write
 from llmwright.checkpoint.files import disk_errors
 from llmwright.cli import run
-from llmwright.engine.generate import generate
-from llmwright.engine.sampler import Sampling
 from llmwright.errors import RequestError, WorkError
 from llmwright.families.names import to_published
 from llmwright.model.build import new
 from llmwright.progress import Progress
-
-PROMPT = list(range(5, 45))
-CONTINUE = """
-from llama_cpp import Llama
-texts = []
-for path, ids, n in arguments[0]:
-    model = Llama(path, n_ctx=96, verbose=False, n_threads=1, type_k=0, type_v=0)  # float32 keys and values
-    found = []
-    for token in model.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
-        if token == model.token_eos() or len(found) == n:
-            break
-        found.append(token)
-    texts.append(found)
-print(json.dumps(texts))
-"""
-
-
-def greedy(model, tokenizer, n: int) -> list[int]:
-    ids = generate(model, tokenizer, [PROMPT], max_tokens=n, sampling=Sampling(temperature=0.0))[0].ids
-    return [i for i in ids if i != tokenizer.eos_id]
-
-
-def test_llama_cpp_continues_every_architecture_as_we_do(tmp_path):
-    jobs, wanted = [], {}
-    for case in gguf_case.CASES:
-        model, file = gguf_case.ours(case, tmp_path / case), str(tmp_path / f"{case}.gguf")
-        gguf_write.save(model, file, tokenizer=gguf_case.tokenizer(), kind="f32")
-        wanted[case] = greedy(model, gguf_case.tokenizer(), 16)
-        jobs.append((file, PROMPT, 16))
-    found = dict(zip(wanted, gguf_case.llama_cpp(CONTINUE, jobs)))
-    assert found == wanted
-    assert sum(len(set(ids)) > 8 for ids in wanted.values()) > 8  # they say something
 
 
 def test_llama_cpp_continues_each_float_type_as_we_do(tmp_path):
@@ -62,9 +29,9 @@ def test_llama_cpp_continues_each_float_type_as_we_do(tmp_path):
     for kind in ("f32", "f16", "bf16"):
         file = str(tmp_path / f"{kind}.gguf")
         gguf_write.save(gguf_case.ours("llama", tmp_path / "m"), file, tokenizer=gguf_case.tokenizer(), kind=kind)
-        wanted[kind] = greedy(*gguf.load(file), 16)
-        jobs.append((file, PROMPT, 16))
-    assert dict(zip(wanted, gguf_case.llama_cpp(CONTINUE, jobs))) == wanted
+        wanted[kind] = gguf_case.greedy(*gguf.load(file), 16)
+        jobs.append((file, gguf_case.PROMPT, 16))
+    assert dict(zip(wanted, gguf_case.llama_cpp(gguf_case.CONTINUE, jobs))) == wanted
 
 
 @pytest.mark.parametrize("kind", gguf_write.FORMATS)
