@@ -74,7 +74,7 @@ def _explain(error: Exception) -> int:
 def _app():
     import typer
 
-    from . import build, chat, embed, evaluate, export, generate, info, plan, prepare, pretrain, pull, serve
+    from . import bench, build, chat, embed, evaluate, export, generate, info, plan, prepare, pretrain, pull, serve
 
     app = typer.Typer(
         add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -92,6 +92,7 @@ def _app():
     app.command("generate")(generate.generate)
     app.command("chat")(chat.chat)
     app.command("serve")(serve.serve)
+    app.add_typer(bench.app, name="bench")
     app.command("info")(info.info)
 
     @app.callback(invoke_without_command=True)
