@@ -84,9 +84,9 @@ def serve(
 
         print(dumps(found, indent=2))
         return
-    from ..serve.bench_table import show
+    from ..serve.bench_table import table
 
-    show(found)
+    print(table(found))
     if json:
         from pathlib import Path
 

@@ -1,35 +1,30 @@
-"""What `bench.measure` found, as a table for people."""
+"""What `bench.measure` found, as text for people."""
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+HEADS = (("", "streams"), ("", "tokens/s"), ("while", "all write"), ("", "each"), ("first token", "P50/P95 ms"),
+         ("between", "P50/P95 ms"), ("answer", "P50/P95 s"), ("", "failed"))
 
 
-def show(found: dict, console: Console | None = None) -> None:
-    """Print it to stdout."""
-    console = console or Console(highlight=False)
+def table(found: dict) -> str:
+    """A row for each number of streams, and what is no row below."""
     case = found["case"]
     lengths = f"prompts of {case['prompt']:,} tokens, answers of {case['answer']:,}"
-    console.print(f"{found['model']} at {found['url']}: {lengths}, {case['rounds']} times; seed {case['seed']}", soft_wrap=True)
+    made = [f"{found['model']} at {found['url']}: {lengths}, {case['rounds']} times, seed {case['seed']}", ""]
     if found["streams"]:
-        console.print(_streams(found["streams"]))
-    for line in lines(found):
-        console.print(line, soft_wrap=True)
+        made += [*_columns([*zip(*HEADS), *map(_row, found["streams"])]), ""]
+    return "\n".join(made + lines(found))
 
 
-def _streams(rows: list[dict]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    heads = ("streams", "tokens/s", "while\nall write", "each", "first token\nP50/P95 ms", "between\nP50/P95 ms",
-             "answer\nP50/P95 s", "failed")
-    for head in heads:
-        table.add_column(head, justify="right")
-    for row in rows:
-        table.add_row(
-            str(row["streams"]), number(row["tokens_per_second"]), number(row["decode_tokens_per_second"]),
-            number(row["tokens_per_second_each"]), milliseconds(row["first_token"]), milliseconds(row["between_tokens"]),
-            _two(row["latency"], 1, 1), str(row["failed"]),
-        )
-    return table
+def _row(row: dict) -> tuple[str, ...]:
+    return (
+        f"{row['streams']:,}", number(row["tokens_per_second"]), number(row["decode_tokens_per_second"]),
+        number(row["tokens_per_second_each"]), milliseconds(row["first_token"]), milliseconds(row["between_tokens"]),
+        _two(row["latency"], 1, 1), f"{row['failed']:,}",
+    )
+
+
+def _columns(rows: list) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def lines(found: dict) -> list[str]:
