@@ -14,24 +14,27 @@ from ..errors import Error, RequestError
 from ..model.decoder import Decoder
 from ..model.paged import PagedCache
 from . import words
+from .beam import Beams, Rules, Search, advance, write
 from .blocks import BlockManager
 from .generate import generators
 from .options import choose as choose_options
 from .prompt import end_ids, prompt_ids
 from .row import Generation, Row, choose
 from .runner import Runner
-from .sampler import Sampling
-from .scheduler import Scheduler
-from .sequence import Sequence
+from .sampler import Sampling, check, likeliest
+from .scheduler import Plan, Scheduler
+from .sequence import Group, Sequence
 from .text_stream import TextStream
 
 RESERVE = 1 << 30  # bytes of the machine's memory that are left to others
 SHARE = 0.5  # of the rest, for keys and values
+SCORED = 1 << 24  # logits that are held at a time to score a prompt: 64 MB
 
 
 @dataclass(eq=False)
 class Request:
-    """What was asked for: `rows`, one for each of its n texts, and while they are written, their `sequences`.
+    """What was asked for: `rows`, one for each of its n texts, and while they are written, their `sequences`; of a
+    `search` these are its beams, in the order of what is running there.
 
     `on_text(i, piece)` gets new text of text i as it comes, and `on_end(request)` is called once, when all its texts are
     done or it failed with `error`.
@@ -42,6 +45,10 @@ class Request:
     on_end: Callable[["Request"], None] | None = None
     sequences: list[Sequence] = field(default_factory=list)
     error: Error | None = None
+    search: Search | None = None
+    top_prompt: int = 0  # so many of the likeliest tokens at each place of a prompt that is scored
+    ages: list[int] = field(default_factory=list)  # of a search: the numbers that its beams may have
+    logits: dict[int, torch.Tensor] = field(default_factory=dict)  # of its beams that wait for the others
 
     @property
     def results(self) -> list[Generation]:
@@ -82,19 +89,18 @@ class LLM:
         self.scheduler = Scheduler(self.blocks, max_texts=max_texts, step_tokens=step_tokens)
         self.runner = Runner(self.model, n_blocks, block)
         self.numbers = itertools.count()
+        self.scored_at_once = max(1, SCORED // config.vocab_size)  # positions
 
     def generate(
         self, prompts: str | Many[str | list[int]], *, max_tokens: int = 128, n: int = 1, stop: str | Many[str] = (),
-        stop_tokens: Many[int | str] = (), top_log_probs: int = 0, on_text: Callable[[int, str], None] | None = None,
-        **options,
+        stop_tokens: Many[int | str] = (), top_log_probs: int = 0, prompt_log_probs: int | None = None,
+        on_text: Callable[[int, str], None] | None = None, **options,
     ) -> list[Generation]:
-        """Continue each prompt; as `LanguageModel.generate`, without beams and windows. `n` results a prompt, side by
-        side."""
+        """Continue each prompt; as `LanguageModel.generate`, without windows. `n` results a prompt, side by side.
+        `prompt_log_probs` as in `submit`."""
         sampling, beams = choose_options(options, Sampling(), n)
-        if beams:
-            raise RequestError("beams are searched by LanguageModel.generate; the engine draws its texts")
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        ids = [prompt_ids(self.model, self.tokenizer, prompt) for prompt in prompts]
+        ids = [prompt_ids(self.model, self.tokenizer, prompt, bounded=max_tokens > 0) for prompt in prompts]
         streams = generators([row for row in ids for _ in range(n)], sampling)
         requests = []
         try:
@@ -102,7 +108,8 @@ class LLM:
                 tell = on_text and (lambda j, piece, first=n * i: on_text(first + j, piece))
                 requests.append(self.submit(
                     prompt, max_tokens=max_tokens, sampling=sampling, n=n, stop=stop, stop_tokens=stop_tokens,
-                    top_log_probs=top_log_probs, on_text=tell, streams=streams[n * i : n * (i + 1)],
+                    top_log_probs=top_log_probs, prompt_log_probs=prompt_log_probs, on_text=tell, beams=beams,
+                    streams=streams[n * i : n * (i + 1)],
                 ))
             while not all(request.done for request in requests):
                 self.step()
@@ -119,16 +126,28 @@ class LLM:
         stop: str | Many[str] = (), stop_tokens: Many[int | str] = (), log_probs: bool = True, top_log_probs: int = 0,
         on_text: Callable[[int, str], None] | None = None, on_end: Callable[[Request], None] | None = None,
         streams: list[torch.Generator] | None = None, make_mask: Callable[[], Callable] | None = None,
+        beams: Beams | None = None, prompt_log_probs: int | None = None,
     ) -> Request:
-        """Put a request in the queue. `make_mask()` gives the mask of one text (`row.Row`). Raises RequestError for one
-        that can never be answered."""
-        if max_tokens < 1:
+        """Put a request in the queue. `make_mask()` gives the mask of one text (`row.Row`). With `beams` the n best texts
+        are searched, and told when they are found. `prompt_log_probs`: the prompt is scored too, and so many of the
+        likeliest tokens are told at each place; then max_tokens may be 0. Raises RequestError for one that can never be
+        answered."""
+        scored = prompt_log_probs is not None
+        if max_tokens < (0 if scored and not beams else 1):
             raise RequestError(f"max_tokens {max_tokens} is not allowed: it must be at least 1")
+        if scored and not 0 <= prompt_log_probs <= 100:
+            raise RequestError(f"prompt_log_probs {prompt_log_probs} is not allowed: it must be from 0 to 100")
+        if beams and n > beams.width:
+            raise RequestError(f"n {n} is more than the {beams.width} beams: a search ends with at most one text a beam")
+        if beams and make_mask:
+            raise RequestError("beams and a grammar contradict each other: a grammar follows one text; leave one out")
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in stop:
             raise RequestError("a stop string is empty: it would end every text before it began")
         sampling = words.resolve(self.loaded.settings(sampling), self.tokenizer)
-        ids = prompt_ids(self.model, self.tokenizer, prompt)
+        ids = prompt_ids(self.model, self.tokenizer, prompt, bounded=max_tokens > 0)
+        if len(ids) > self.model.config.context:
+            raise RequestError(f"the prompt has {len(ids):,} tokens and the model's context {self.model.config.context:,}")
         ends = end_ids(self.model, self.tokenizer, (*stop_tokens, *self.loaded.stop_tokens))
         text = prompt if isinstance(prompt, str) else self.tokenizer.decode(ids)
         limit = min(max_tokens, self.model.config.context - len(ids))
@@ -137,9 +156,20 @@ class LLM:
                 log_probs or top_log_probs > 0, make_mask and make_mask())
             for stream in streams or generators([ids] * n, sampling)
         ]
-        request = Request(rows, on_text, on_end)
-        first, *others = [next(self.numbers) for _ in rows]
-        sequence = Sequence(first, list(ids), limit, copies=n, owner=(request, 0, others))
+        if scored:  # the same list in all of them: there is one prompt
+            told = [None], [None]
+            for row in rows:
+                row.result.prompt_log_probs, row.result.prompt_top_log_probs = told
+        request = Request(rows, on_text, on_end, top_prompt=prompt_log_probs or 0)
+        copies = beams.width if beams else n
+        first, *others = [next(self.numbers) for _ in range(copies)]
+        sequence = Sequence(first, list(ids), limit, copies=copies, owner=(request, 0, others))
+        if scored and len(ids) > 1:
+            sequence.scored = 0
+        if beams:
+            rules = Rules(beams, sampling, ends, self.tokenizer, stop, top_log_probs)
+            request.search, request.ages = Search(rules, ids, limit), [first, *others]
+            sequence.group = Group(copies, request.sequences)
         self.scheduler.add(sequence)
         request.sequences.append(sequence)
         return request
@@ -152,22 +182,39 @@ class LLM:
             return False
         logits = self.runner.run(plan)
         self.scheduler.computed(plan)
+        self._score(plan)
         at, texts = [], []  # the row of logits, and the text that goes on from it
+        searching = []
         for i, chunk in enumerate(chunk for chunk in plan.chunks if chunk.last):
+            request = chunk.sequence.owner[0]
+            if request.done:  # its prompt could not be scored
+                continue
+            if request.search:
+                request.logits[chunk.sequence.number] = logits[i]
+                searching += [request] if request not in searching else []
+                continue
+            if chunk.sequence.limit == 0:  # only the prompt was asked for
+                for row in request.rows:
+                    row.done = True
+                self._end(request)
+                continue
             begun = [chunk.sequence]
             if chunk.sequence.copies > 1:
                 begun += self._fork(chunk.sequence)
             texts += begun
             at += [i] * len(begun)
         if texts:
-            self._write(logits[at] if len(at) > len(logits) else logits, texts)
+            self._write(logits if at == list(range(len(logits))) else logits[at], texts)
+        for request in (each for each in searching if each.sequences):
+            self._search(request)
         return True
 
     def cancel(self, request: Request) -> None:
         """Nobody wants it any more; its blocks are free at once."""
-        for sequence in request.sequences:
+        for sequence in list(request.sequences):
             self.scheduler.remove(sequence)
         request.sequences.clear()
+        request.logits.clear()
 
     def _fork(self, sequence: Sequence) -> list[Sequence]:
         request, _, numbers = sequence.owner
@@ -176,6 +223,77 @@ class LLM:
             each.owner = (request, i, [])
         request.sequences += made
         return made
+
+    def _search(self, request: Request) -> None:
+        """Once all of its beams are computed: a step of the search, or what it found."""
+        search, first = request.search, request.sequences[0]
+        if first.written == 0 and search.running[0].ids:  # the beams lost their place; only their prompt was read again
+            parents = [0] * len(search.running)
+        elif len(request.logits) < len(request.sequences):
+            request.logits = {number: row.clone() for number, row in request.logits.items()}  # not the step's whole logits
+            return
+        else:
+            try:
+                parents, = advance([search], torch.stack([request.logits[each.number] for each in request.sequences]))
+            except Error as error:
+                self._end(request, error)
+                return
+        request.logits.clear()
+        if not search.over:
+            self._branch(request, parents)
+            return
+        for i, row in enumerate(request.rows):
+            piece = write(row, search.finished[i]) if i < len(search.finished) else ""
+            row.done = True
+            if request.on_text and piece:
+                request.on_text(i, piece)
+        self._end(request)
+
+    def _branch(self, request: Request, parents: list[int]) -> None:
+        """What is running in the search now goes on from these of the beams, sharing what they have computed."""
+        beams = list(request.sequences)
+        for i, beam in enumerate(beams):
+            if i not in parents:
+                self.scheduler.remove(beam)
+        free = iter(sorted(set(request.ages) - {beam.number for beam in request.sequences}))
+        children = {}
+        for i in set(parents):
+            ages = [next(free) for _ in range(parents.count(i) - 1)]
+            children[i] = [beams[i], *self.scheduler.fork(beams[i], ages)]
+        request.sequences[:] = [children[i].pop() for i in parents]
+        for beam, text in zip(request.sequences, request.search.running):
+            beam.owner, beam.tokens[beam.n_prompt :] = (request, 0, []), text.ids
+
+    def _score(self, plan: Plan) -> None:
+        """Log-probabilities of the prompts' tokens that follow what was just computed, where they are wanted."""
+        at = 0
+        for chunk in plan.chunks:
+            sequence, at = chunk.sequence, at + chunk.n
+            if sequence.scored is None:
+                continue
+            request, end = sequence.owner[0], min(chunk.end, sequence.n_prompt - 1)
+            try:
+                while sequence.scored < end:
+                    start, stop = sequence.scored, min(end, sequence.scored + self.scored_at_once)
+                    first = at - chunk.n + start - chunk.start
+                    states = self.runner.states[first : first + stop - start]
+                    self._score_some(request, states, sequence.tokens[start + 1 : stop + 1])
+                    sequence.scored = stop
+            except Error as error:
+                self._end(request, error)
+            if sequence.scored == sequence.n_prompt - 1:
+                sequence.scored = None  # from now on its positions may be found
+
+    def _score_some(self, request: Request, states: torch.Tensor, tokens: list[int]) -> None:
+        """`states` (N, D) of the positions before `tokens`."""
+        logits = self.model.logits(states)
+        logits[:, self.tokenizer.vocab_size :] = -torch.inf
+        check(logits)
+        log_probs = logits.log_softmax(-1)  # (N, V)
+        chosen = log_probs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
+        result = request.rows[0].result
+        result.prompt_log_probs += chosen
+        result.prompt_top_log_probs += likeliest(log_probs, request.top_prompt) or [[]] * len(tokens)
 
     def _write(self, logits: torch.Tensor, texts: list[Sequence]) -> None:
         """Choose the next token of each text, and take it in."""

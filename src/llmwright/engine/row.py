@@ -19,6 +19,8 @@ class Generation:
     log-probability of each id under the model itself, before penalties, temperature and cuts; `top_log_probs`, where
     asked for: the likeliest tokens of each place, as (id, log-probability). `finish_reason`: "stop" (an end token or a
     stop string) or "length" (`max_tokens`, or the end of the model's context). `score`: of a beam, see `beam.Beams`.
+    `prompt_log_probs`, where asked for: of each token of the prompt after those before it, None for the first;
+    `prompt_top_log_probs`: the likeliest tokens there.
     """
 
     prompt: str
@@ -28,6 +30,8 @@ class Generation:
     log_probs: list[float] = field(default_factory=list)
     top_log_probs: list[list[tuple[int, float]]] = field(default_factory=list)
     score: float | None = None
+    prompt_log_probs: list[float | None] | None = None
+    prompt_top_log_probs: list[list[tuple[int, float]] | None] | None = None
 
 
 @dataclass

@@ -39,4 +39,5 @@ class Runner:
             tensor(tables, torch.int32), tensor(rows, torch.int32), places, tensor(slots, torch.int64)
         )
         states = self.model.hidden(tensor([ids], torch.int64), positions=places[None], cache=self.cache)[0]  # (N, D)
+        self.states = states  # of all the step's tokens: `LLM` scores prompts by them
         return self.model.logits(states[ends])

@@ -56,15 +56,20 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Raises RequestError for one that can never be computed here."""
-        positions = len(sequence.tokens) + sequence.limit - 1  # the last token is never fed
-        room = len(self.blocks.blocks) * self.blocks.size
-        if self.blocks.needed(positions) > len(self.blocks.blocks):
-            raise RequestError(
-                f"the prompt of {len(sequence.tokens):,} tokens and an answer of {sequence.limit:,} do not fit into the "
-                f"cache of keys and values, which has room for {room:,}: ask for less, or give the cache more memory")
         if sequence.copies > self.max_texts:
             raise RequestError(f"{sequence.copies} texts of one prompt are more than the {self.max_texts} that are "
                                "written at a time")
+        positions = len(sequence.tokens) + max(sequence.limit, 1) - 1  # the last token is never fed
+        room = len(self.blocks.blocks) * self.blocks.size
+        wanted, answers = self.blocks.needed(positions), f"an answer of {sequence.limit:,}"
+        if sequence.group:  # beams are there together, and have what is full of the prompt in common
+            shared = len(sequence.tokens) // self.blocks.size
+            wanted = shared + sequence.copies * (wanted - shared)
+            answers = f"{sequence.copies} beams of {sequence.limit:,}"
+        if wanted > len(self.blocks.blocks):
+            raise RequestError(
+                f"the prompt of {len(sequence.tokens):,} tokens and {answers} do not fit into the "
+                f"cache of keys and values, which has room for {room:,}: ask for less, or give the cache more memory")
         insort(self.waiting, sequence, key=_age)
 
     def plan(self) -> Plan:
@@ -72,7 +77,7 @@ class Scheduler:
         plan, left = Plan(), self.step_tokens
         for writing in (True, False):  # those that are being written first, one token each
             for sequence in list(self.running):
-                if left and (sequence.left == 1) == writing and sequence in self.running:
+                if left and sequence.left and (sequence.left == 1) == writing and sequence in self.running:
                     left -= self._place(sequence, left, plan)
         while self.waiting and left and not plan.preempted:
             sequence = self.waiting[0]
@@ -93,10 +98,13 @@ class Scheduler:
         """More texts that go on from where this one is, with these ages; they share its blocks."""
         made = [
             Sequence(number, list(sequence.tokens), sequence.limit, owner=sequence.owner, computed=sequence.computed,
-                     table=self.blocks.share(sequence.table), n_prompt=sequence.n_prompt, reused=sequence.reused)
+                     table=self.blocks.share(sequence.table), n_prompt=sequence.n_prompt, reused=sequence.reused,
+                     group=sequence.group)
             for number in numbers
         ]
         sequence.copies = 1
+        if sequence.group:
+            sequence.group.texts += made
         for each in made:
             insort(self.running, each, key=_age)
         return made
@@ -106,6 +114,8 @@ class Scheduler:
         for place in (self.running, self.waiting):
             if sequence in place:
                 place.remove(sequence)
+        if sequence.group and sequence in sequence.group.texts:
+            sequence.group.texts.remove(sequence)
         self.blocks.release(sequence.table)
 
     def _place(self, sequence: Sequence, left: int, plan: Plan) -> int:
@@ -121,18 +131,27 @@ class Scheduler:
             except NoRoom:
                 youngest = self.running[-1]
                 self._preempt(youngest, plan)
-                if youngest is sequence:
+                if sequence not in self.running:
                     return 0
                 continue
             plan.chunks.append(Chunk(sequence, sequence.computed, end))
             return end - sequence.computed
 
     def _preempt(self, sequence: Sequence, plan: Plan) -> None:
-        held = set(sequence.table)
-        plan.chunks = [chunk for chunk in plan.chunks if chunk.sequence is not sequence]
+        """It goes back to those that wait. With it goes its group, of which the oldest waits with the bare prompt: it will
+        be read once again, and forked again."""
+        gone = list(sequence.group.texts) if sequence.group else [sequence]
+        held = {number for each in gone for number in each.table}
+        plan.chunks = [chunk for chunk in plan.chunks if chunk.sequence not in gone]
         plan.copies = [(a, b) for a, b in plan.copies if b not in held]
-        self.running.remove(sequence)
-        self.blocks.release(sequence.table)
+        for each in gone:
+            self.running.remove(each)
+            self.blocks.release(each.table)
+        if sequence.group:
+            sequence = min(gone, key=_age)
+            sequence.group.texts[:] = [sequence]
+            sequence.copies = sequence.group.width
+            del sequence.tokens[sequence.n_prompt :]
         sequence.computed, sequence.preempted = 0, sequence.preempted + 1
         plan.preempted.append(sequence)
         self.preemptions += 1
@@ -143,6 +162,8 @@ class Scheduler:
         if sum(each.copies for each in self.running) + sequence.copies > self.max_texts:
             return False
         found = self.blocks.find(sequence.tokens)
+        if sequence.scored is not None:
+            found = found[: sequence.scored // self.blocks.size]
         idle = sum(self.blocks.blocks[number].texts == 0 for number in found)
         wanted = self.blocks.needed(len(sequence.tokens)) - len(found) + idle
         if wanted + len(self.running) > self.blocks.available:

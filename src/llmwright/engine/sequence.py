@@ -1,6 +1,16 @@
 """One text on its way through the engine."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """Texts that go on together or not at all: the beams of a search, at most `width`, after one prompt."""
+
+    width: int
+    texts: list[Sequence] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
@@ -8,8 +18,9 @@ class Sequence:
     """`tokens`: the prompt's `n_prompt` ids and what was written after them. Keys and values of the first `computed` of
     them lie in the blocks of `table`. `number` is its age: lower came sooner. At most `limit` tokens are written.
 
-    `copies`: so many texts begin with this prompt; it is read once, then each goes its own way. `owner` is whatever the
-    caller wants to find it by.
+    `copies`: so many texts begin with this prompt; it is read once, then each goes its own way, or all of them as a
+    `group`. `owner` is whatever the caller wants to find it by. `scored`: somebody wants to see the prompt's positions from
+    here on computed, even if they could be found; None: nobody does.
     """
 
     number: int
@@ -22,6 +33,8 @@ class Sequence:
     n_prompt: int = 0
     reused: int = 0  # tokens that were found in the prefix cache when it was last admitted
     preempted: int = 0  # how often its blocks were taken away
+    group: Group | None = None
+    scored: int | None = None
 
     def __post_init__(self):
         self.n_prompt = self.n_prompt or len(self.tokens)
