@@ -26,7 +26,7 @@ def test_each_command_plans(command, monkeypatch):
 
 def test_figures():
     gpt2 = preset("gpt2")
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
     assert memory.block_activation_bytes(gpt2, "bfloat16", 1024) == 24_640
     assert memory.activation_bytes(gpt2, 8, 1024, "bfloat16") == pytest.approx(2.4e9, rel=0.03)
     assert memory.activation_bytes(gpt2, 8, 1024, "bfloat16", True) == pytest.approx(0.4e9, rel=0.1)

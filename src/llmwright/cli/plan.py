@@ -7,9 +7,14 @@ import typer
 
 HELP = """What a model takes, before anything is spent: parameters, memory, FLOPs, time, cost, the tokens it should see.
 
-TARGET is a recipe, a model directory, or a published model: gpt2, gpt2-medium, gpt2-large, gpt2-xl, gpt3-175b,
-chinchilla-70b, llama-3-8b, llama-3-70b, falcon-180b, mixtral-8x22b, smollm2-135m, qwen3-0.6b. Without one, give
---params, --tokens, --flops or --days, and the rest follows. Numbers may be written 125M, 7B, 1.4T, 3e23.
+TARGET is a recipe, a model directory, a GGUF file, a pulled model, or one of these published models, pulled or not:
+gpt2, gpt2-medium, gpt2-large, gpt2-xl, gpt3-175b, chinchilla-70b, llama-3-8b, llama-3-70b, llama-3.2-1b-instruct,
+falcon-7b-instruct, falcon-180b, mistral-7b-instruct, mixtral-8x7b-instruct, mixtral-8x22b, smollm2-135m,
+smollm2-135m-instruct, smollm2-360m-instruct, smollm2-1.7b-instruct, qwen2.5-0.5b-instruct, qwen3-0.6b,
+gemma-3-270m-it, bloom-560m, bert-base-uncased, bert-large-uncased, roberta-base, roberta-large, all-minilm-l6-v2,
+t5-small, t5-base, t5-large, t5-3b, t5-11b, flan-t5-small, flan-t5-base, flan-t5-large, flan-t5-xl, flan-t5-xxl.
+Without one, give --params, --tokens, --flops or --days, and the rest follows. Numbers may be written 125M, 7B, 1.4T,
+3e23.
 """
 
 

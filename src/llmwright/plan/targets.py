@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..checkpoint import catalogue
 from ..checkpoint.cache import find, resolve
 from ..errors import RequestError
 from ..model.config import ModelConfig
@@ -39,7 +38,7 @@ def read(target: str, overrides: list[str] = ()) -> Target:
         return _recipe(path, overrides)
     if overrides:
         raise RequestError(f"{overrides[0]}: only a recipe (a .yaml file) takes key=value; {target} is none")
-    if not path.exists() and target not in PRESETS and (pulled := find(target)):
+    if not path.exists() and preset_key(target) not in PRESETS and (pulled := find(target)):
         path = pulled
     if path.is_dir():
         config = _model_directory(path)
@@ -50,10 +49,8 @@ def read(target: str, overrides: list[str] = ()) -> Target:
         config = load_config(path)
         return Target(replace(shape_of(config), name=path.stem), config=config)
     if path.is_file():
-        raise RequestError(f"{target}: a plan is made for a recipe (.yaml), a model directory or one of the presets "
-                           f"{', '.join(PRESETS)}")
-    if preset_key(target) not in PRESETS and (known := catalogue.key(target)):
-        raise RequestError(f"{target} is not here yet: llmwright pull {known}")
+        raise RequestError(f"{target}: a plan is made for a recipe (.yaml), a model directory, a .gguf file or a published "
+                           "model by name (llmwright plan --help lists them)")
     return Target(preset(target))
 
 
