@@ -135,7 +135,7 @@ WRONG = [  # (body, the parameter that the error names)
     (dict(prompt="x", frequency_penalty=-3), "frequency_penalty"), (dict(prompt="x", logit_bias={"a": 1}), "logit_bias"),
     (dict(prompt="x", logit_bias={"1": 1000}), "logit_bias"), (dict(prompt="x", logit_bias={"999999": 1}), None),
     (dict(prompt="x", logprobs=21), "logprobs"), (dict(prompt="x", logprobs=-1), "logprobs"),
-    (dict(prompt="x", echo=True, logprobs=1), None), (dict(prompt="x", stream="yes"), "stream"),
+    (dict(prompt="x " * 300, echo=True, max_tokens=0), "prompt"), (dict(prompt="x", stream="yes"), "stream"),
     (dict(prompt="x", stream_options={"include_usage": True}), None), (dict(prompt="x", min_tokens=20), "min_tokens"),
     (dict(prompt="x", stop_token_ids=[-1]), "stop_token_ids"), (dict(prompt="x", stop_token_ids=[10**6]), None),
     (dict(prompt="x", user="u" * 300), "user"), (dict(prompt=["x"] * 5000), "n"), (dict(prompt="x", bad_words=[""]), "bad_words"),

@@ -1,5 +1,6 @@
 """What the engine wrote, in the forms of OpenAI's API: whole answers, and the pieces of a stream."""
 
+import codecs
 import json
 import secrets
 import time
@@ -9,6 +10,7 @@ from ..tokens.tokenizer import Tokenizer
 from .worker import Text
 
 MARK = "\ufdd0text\ufdd0"  # noncharacters: in no text
+UTF8 = codecs.getincrementaldecoder("utf-8")
 NEVER = -9999.0  # OpenAI's figure where a log-probability is minus infinity, which JSON cannot write
 
 
@@ -32,7 +34,10 @@ class Answer:
         self.created = int(time.time())
         self.choices = [Choice() for _ in range(texts)]
         self.before = before or [""] * texts  # what echo puts before each text
-        self.offsets = [len(text) for text in self.before]
+        self.scored = before is not None and log_probs  # the prompt's tokens come with theirs
+        self.offsets = [0 if self.scored else len(text) for text in self.before]
+        self.decoders = [UTF8("replace") for _ in self.before]
+        self.silent = {*ends, tokenizer.bos_id}  # tokens that are no text
         self.frames: dict[tuple[int, bool], list[bytes]] = {}
 
     def take(self, index: int, event: Text) -> list:
@@ -44,7 +49,12 @@ class Answer:
         if not self.with_log_probs:
             return []
         tops = event.top or [[]] * len(event.ids)
-        new = [entry for entry in zip(event.ids, event.log_probs, tops) if entry[0] not in self.ends]
+        new = [entry for entry in zip(event.ids, event.log_probs, tops) if self.scored or entry[0] not in self.ends]
+        if event.prompt:
+            new = [*event.prompt, *new]
+            first = next((i for i, *_ in new if i not in self.silent), None)
+            if first is not None and self.tokenizer.token_bytes(first)[:1] == b" " and self.before[index][:1] != " ":
+                self.offsets[index] = -1  # the tokenizer puts a space before a text
         choice.log_probs += new
         return new
 
@@ -109,12 +119,15 @@ class Answer:
             ], "refusal": None}
         names = [self._name(i) for i, _, _ in entries]
         offsets = []
-        for name in names:
-            offsets.append(self.offsets[index])
-            self.offsets[index] += len(name)
+        for i, _, _ in entries:
+            offsets.append(max(0, self.offsets[index]))
+            said = b"" if i in self.silent else self.tokenizer.token_bytes(i)
+            self.offsets[index] += len(self.decoders[index].decode(said))
         return {
             "tokens": names, "token_logprobs": [_number(value) for _, value, _ in entries], "text_offset": offsets,
-            "top_logprobs": [{self._name(i): _number(value) for i, value in top} for _, _, top in entries],
+            "top_logprobs": [
+                None if top is None else {self._name(i): _number(value) for i, value in top} for _, _, top in entries
+            ],
         }
 
     def _head(self, kind: str) -> dict:
@@ -141,5 +154,5 @@ def event(data: dict) -> bytes:
     return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
-def _number(value: float) -> float:
-    return max(value, NEVER)
+def _number(value: float | None) -> float | None:
+    return None if value is None else max(value, NEVER)

@@ -227,8 +227,9 @@ class EngineClient:
             key = event.number, event.i
             if stream.first_token is None:
                 stream.first_token = now
-            self.watch.tokens(stream, len(event.ids), now, stream.last.get(key))
-            stream.last[key] = now
+            if event.ids:
+                self.watch.tokens(stream, len(event.ids), now, stream.last.get(key))
+                stream.last[key] = now
             stream.written += len(event.ids)
             if len(stream.events) >= BEHIND:
                 stream.fail(ApiError(500, "the client does not read its answer", reason="slow_client"))

@@ -4,6 +4,7 @@ Defaults are OpenAI's (temperature 1, nothing cut), except where the model's gen
 """
 
 import json
+from dataclasses import replace
 
 from ..errors import RequestError
 from ..tokens.chat_template import ChatTemplate
@@ -20,15 +21,21 @@ ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 def completions(request: CompletionRequest, about: About, limits: Limits) -> list[Job]:
     """A job for each prompt. Raises ApiError."""
     found = []
+    if request.max_tokens == 0 and not request.echo:
+        raise ApiError(400, "max_tokens: 0 is for a prompt alone, with echo: true; else it must be at least 1",
+                       param="max_tokens")
     several = isinstance(request.prompt, list)
     for i, prompt in enumerate(request.prompts):
         where = f"prompt[{i}]" if several and len(request.prompts) > 1 else "prompt"
         ids = text_ids(prompt, about) if isinstance(prompt, str) else _known(prompt, about, where)
         if not ids:
             raise ApiError(400, f"{where}: it is empty, and this model has no beginning-of-text token", param="prompt")
-        room = _room(ids, about, limits, where)
-        found.append(_job(request, ids, request.max_tokens or min(DEFAULT_COMPLETION, room), room, about,
-                          request.logprobs is not None, request.logprobs or 0))
+        room = _room(ids, about, limits, where, request.max_tokens != 0)
+        most = min(DEFAULT_COMPLETION, room) if request.max_tokens is None else request.max_tokens
+        made = _job(request, ids, most, room, about, request.logprobs is not None, request.logprobs or 0)
+        if request.echo and (request.logprobs is not None or not most):
+            made = replace(made, prompt_log_probs=request.logprobs or 0)
+        found.append(made)
     if not found:
         raise ApiError(400, "prompt: it is an empty list", param="prompt")
     return found
@@ -99,15 +106,17 @@ def _known(ids: list[int], about: About, where: str) -> list[int]:
     return ids
 
 
-def _room(ids: list[int], about: About, limits: Limits, where: str) -> int:
-    """How many tokens may follow. Raises ApiError where there is no room for one."""
-    longest = min(about.longest, limits.prompt_tokens or about.longest)
+def _room(ids: list[int], about: About, limits: Limits, where: str, answered: bool = True) -> int:
+    """How many tokens may follow. Raises ApiError where there is no room for one, or, of a prompt that is not `answered`,
+    for itself."""
+    most = about.longest if answered else about.context
+    longest = min(most, limits.prompt_tokens or most)
     if len(ids) > longest:
-        why = "reads" if longest == about.longest else "may be given here"
-        raise ApiError(400, f"{where}: {len(ids):,} tokens, more than the {longest:,} that the model {why} before an answer",
+        why = ("reads" if longest == most else "may be given here") + " before an answer" * answered
+        raise ApiError(400, f"{where}: {len(ids):,} tokens, more than the {longest:,} that the model {why}",
                        param=where.partition("[")[0], code="context_length_exceeded")
     room = min(about.context, about.room + 1) - len(ids)
-    if room < 1:
+    if room < 1 and (answered or len(ids) > about.room):
         raise ApiError(400, f"{where}: {len(ids):,} tokens do not fit into the cache of keys and values, which has room "
                        f"for {about.room:,}", param=where.partition("[")[0], code="context_length_exceeded")
     return room

@@ -118,12 +118,7 @@ class CompletionRequest(Sampled):
     prompt: str | list[str] | TokenIds | list[TokenIds]
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-
-    @model_validator(mode="after")
-    def _echo(self):
-        if self.echo and self.logprobs is not None:
-            raise ValueError("logprobs with echo: the log-probabilities of a prompt are not computed; leave one out")
-        return self
+    max_tokens: Annotated[int, Field(ge=0, le=2**31)] | None = None  # 0 with echo: the prompt alone
 
     @property
     def prompts(self) -> list[str | list[int]]:

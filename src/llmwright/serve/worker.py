@@ -35,7 +35,7 @@ class About:
 @dataclass(frozen=True)
 class Job:
     """One prompt and what is wanted of it. `sampling`: fields of `engine.sampler.Sampling`. `grammar`: what its texts
-    must be, as llguidance reads it (`structured.py`)."""
+    must be, as llguidance reads it (`structured.py`). `prompt_log_probs`: its prompt is scored too (`LLM.submit`)."""
 
     number: int
     ids: list[int]
@@ -47,6 +47,7 @@ class Job:
     log_probs: bool = False
     top: int = 0
     grammar: str | None = None
+    prompt_log_probs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Text(NamedTuple):  # there are thousands a second, and a tuple is the quic
     log_probs: list[float]
     top: list[list[tuple[int, float]]]
     finish: str | None
+    prompt: list[tuple] | tuple = ()  # with what comes first, of a prompt that is scored: (id, log-probability, the likeliest ones)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ class Texts:
         made.request = self.engine.submit(
             job.ids, max_tokens=job.max_tokens, sampling=Sampling(**job.sampling), n=job.n, stop=job.stop,
             stop_tokens=job.stop_tokens, log_probs=job.log_probs, top_log_probs=job.top, on_text=made.take,
-            make_mask=make_mask,
+            make_mask=make_mask, prompt_log_probs=job.prompt_log_probs,
         )
         made.first = made.request.sequences[0]
         return made
@@ -263,10 +265,12 @@ class _Open:
             events.append(Started(self.number, begun, self.first.reused))
         for i, row in enumerate(self.request.rows):
             at, result = self.told[i], row.result
-            if len(result.ids) > at:
+            if len(result.ids) > at or (row.done and not result.ids):  # the latter where only the prompt was asked for
                 self.told[i] = len(result.ids)
+                scores = result.prompt_log_probs if at == 0 else None
+                prompt = list(zip(row.start, scores, result.prompt_top_log_probs)) if scores else []
                 events.append(Text(self.number, i, self.pieces[i], result.ids[at:], result.log_probs[at:],
-                                   result.top_log_probs[at:], result.finish_reason if row.done else None))
+                                   result.top_log_probs[at:], result.finish_reason if row.done else None, prompt))
                 self.pieces[i] = ""
         if not self.request.done:
             return False
