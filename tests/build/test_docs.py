@@ -5,6 +5,7 @@ otherwise run as shown; docs/plan.md's are run by tests/plan.
 """
 
 import gzip
+import io
 import re
 import shlex
 from pathlib import Path
@@ -83,8 +84,11 @@ def arguments(command: str, place: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page, command", commands(), ids=lambda value: value[:60])
-def test_a_shown_command_works(page, command, place, monkeypatch, capsys):
+def test_a_shown_command_works(page, command, place, monkeypatch, capsys, request):
     monkeypatch.chdir(place)
+    for name, fixture in (("smollm2-135m-instruct", "smollm2"), ("all-minilm-l6-v2", "minilm")):
+        if name in command:
+            request.getfixturevalue(fixture)  # brought once, or a reason to skip
     if command.startswith("llmwright serve"):
         pytest.skip("serves until it is stopped; tests/serve does that")
     if len(command.split()) == 2 and "." not in command:
@@ -92,6 +96,7 @@ def test_a_shown_command_works(page, command, place, monkeypatch, capsys):
     if command.startswith("llmwright pretrain") and "--data" not in command:
         assert cli.run(arguments("llmwright build recipes/demo.yaml out=runs/p", place)) == 0
         command += " out=runs/p"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello.\n")))  # what a user says to `chat`
     assert cli.run(arguments(command, place)) == 0, capsys.readouterr().err
     assert capsys.readouterr().out.strip()
 

@@ -101,14 +101,18 @@ def test_commands_do_what_they_say(model_dir, typed, capsys, tmp_path):
     ("/regenerate", "nothing was asked yet"), ("/set temperature", "give a value"), ("/set tempo 1", "tempo"),
     ("/set temperature warm", "not a number"), ("/set top_k 1.5", "not a whole number"), ("/save", "give a file"),
     ("/set temperature -1", "temperature -1.0 is not allowed"), ("/load", "give a file"), ("/load no.json", "cannot be read"),
+    ("/clear now", "/clear stands alone; //clear now says it to the model"), ("/exit at once", "/exit stands alone"),
+    ("/save mine.txt", "mine.txt: it is there already, and no saved conversation"),
     ("/save a\0b", "cannot be written"), ("/save .", "cannot be written"), ("word " * 5000, "and the model reads 4,000"),
 ])
 def test_what_is_wrong_in_a_pipe_ends_it_with_one_line(model_dir, typed, capsys, lines, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
     typed(lines + "\nmore")
     code = run(["chat", model_dir, *GREEDY])
     out, err = capsys.readouterr()
     assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1, err
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("arguments, said", [

@@ -211,7 +211,7 @@ def test_undo_and_clear_forget():
 def test_a_conversation_is_saved_in_the_usual_form_and_goes_on(tmp_path):
     made = Chat(loaded(), "Be brief", temperature=0.0, max_tokens=8)
     made.ask("What is os? 🙂")
-    made.save(tmp_path / "talk.json")
+    assert not made.save(tmp_path / "talk.json") and made.save(tmp_path / "talk.json")  # the second in its place
     assert json.loads((tmp_path / "talk.json").read_text())["messages"] == made.messages
     other = Chat(loaded(), temperature=0.0, max_tokens=8)
     other.load(tmp_path / "talk.json")

@@ -45,7 +45,9 @@ def test_json_carries_what_a_machine_needs(model_dir, capsys):
 def test_json_tells_likelier_tokens_and_a_beams_score_where_asked(model_dir, capsys):
     command = ["generate", model_dir, "import os", "--beams", "3", "--logprobs", "2", "--max-tokens", "4", "--json"]
     assert run(command) == 0
-    answer = json.loads(capsys.readouterr().out)["generations"][0]
+    told = json.loads(capsys.readouterr().out)
+    assert told["seed"] is None  # nothing is drawn
+    answer = told["generations"][0]
     asked = dict(max_tokens=4, sampling=GREEDY, beams=Beams(3), top_log_probs=2)
     wanted = generate(model(), tokenizer(), "import os", **asked)[0]
     assert answer["ids"] == wanted.ids and answer["score"] == pytest.approx(wanted.score)

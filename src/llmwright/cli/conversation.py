@@ -17,7 +17,7 @@ HELP = """\
 /regenerate       another answer to the last question
 /undo             forget the last question and its answer
 /set NAME VALUE   temperature, top_p, top_k, min_p, repetition_penalty, max_tokens, seed, …; alone: show them
-/save FILE        write the conversation as JSON
+/save FILE        write the conversation as JSON; a file that is no saved conversation is left alone
 /load FILE        go on with one
 /tokens           how much of the context is used
 /stats            tell the speed after each answer, or stop telling it
@@ -25,6 +25,7 @@ HELP = """\
 Ctrl-C stops an answer. A line that ends in \\ goes on in the next; a line of \"\"\" opens and closes several.
 What begins with // is said with one / and is no command."""
 COMMANDS = ("help", "system", "clear", "regenerate", "undo", "set", "save", "load", "tokens", "stats", "exit")
+ALONE = ("help", "clear", "regenerate", "undo", "tokens", "stats", "exit")  # of what stands behind them nothing would come
 WHOLE = ("top_k", "max_tokens", "seed", "min_tokens")  # settings that are whole numbers
 SHOWN = ("temperature", "top_p", "top_k", "min_p", "typical", "repetition_penalty", "presence_penalty",
          "frequency_penalty", "min_tokens")
@@ -79,6 +80,9 @@ class Conversation:
             if name not in COMMANDS:
                 name = "".join(name.splitlines()[:1])[:40]
                 raise RequestError(f"no command /{name}; /help lists them, //{name} says it to the model")
+            if rest.strip() and name in ALONE:
+                rest = " ".join(rest.split())
+                raise RequestError(f"/{name} stands alone; //{name} {rest[:40]}{'…' * (len(rest) > 40)} says it to the model")
             getattr(self, f"do_{name}")(rest.strip())
             return
         self.show(lambda **how: self.chat.ask(text[1:] if text.startswith("//") else text, **how))
@@ -173,8 +177,8 @@ class Conversation:
     def do_save(self, rest: str) -> None:
         if not rest:
             raise RequestError("give a file: /save talk.json")
-        self.chat.save(rest)
-        self.note(f"({len(self.chat.messages)} messages in {rest})")
+        replaced = self.chat.save(rest)
+        self.note(f"({len(self.chat.messages)} messages in {rest}{', in place of what it held' if replaced else ''})")
 
     def do_load(self, rest: str) -> None:
         if not rest:

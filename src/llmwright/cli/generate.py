@@ -94,7 +94,7 @@ def generate(
         from ..engine.window import Window
         from ..train.machine import pick_device
 
-    seed = secrets.randbits(31) if seed is None else seed
+    drawn, seed = seed is None, secrets.randbits(31) if seed is None else seed
     given = dict(
         greedy=greedy or None, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical=typical,
         repetition_penalty=repetition_penalty, presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
@@ -142,7 +142,8 @@ def generate(
         from json import dumps
 
         results = [_as_data(loaded.tokenizer, r) for r in loaded.run([prompt], **asked)]
-        print(dumps({"seed": seed, "generations": results}, ensure_ascii=False))
+        unused = drawn and (sampling.greedy or search is not None)  # no seed made this text
+        print(dumps({"seed": None if unused else seed, "generations": results}, ensure_ascii=False))
         return
     before = "" if writes or task or chat else prompt
     if n == 1 and not task:

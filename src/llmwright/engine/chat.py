@@ -175,30 +175,29 @@ class Chat:
         """How many tokens the conversation takes of the context now."""
         return len(self._ids(False)) if self.messages else 0
 
-    def save(self, path: Path | str) -> None:
-        """Write the conversation as JSON, in the form that OpenAI's and others' interfaces take."""
+    def save(self, path: Path | str) -> bool:
+        """Write the conversation as JSON, in the form that OpenAI's and others' interfaces take; whether it took the
+        place of an earlier one. Raises RequestError where something else is, and leaves it as it is."""
+        file = Path(path).expanduser()
         try:
-            write_json(Path(path).expanduser(), {"model": str(self.loaded.path), "messages": self.messages})
+            there = file.exists() and file.stat().st_size > 0
+            if there:
+                _read(file)
+            write_json(file, {"model": str(self.loaded.path), "messages": self.messages})
         except (OSError, ValueError) as error:
             raise RequestError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+        except RequestError:
+            raise RequestError(f"{path}: it is there already, and no saved conversation; save under another name") from None
+        return there
 
     def load(self, path: Path | str) -> None:
         """Go on with a conversation that `save` wrote, or with a JSON list of messages. Raises RequestError when it is
         none, or the template does not take it; nothing is changed then."""
         path = Path(path).expanduser()
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"{path}: not a saved conversation: {str(error).splitlines()[0]}") from None
+            found = _read(path)
         except OSError as error:
             raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
-        found = found.get("messages") if isinstance(found, dict) else found
-        if not isinstance(found, list):
-            raise RequestError(f"{path}: not a conversation: it must be a list of messages, [{{role: …, content: …}}]")
-        for i, message in enumerate(found):
-            for key in ("role", "content"):
-                if not isinstance(message, dict) or not isinstance(message.get(key), str):
-                    raise RequestError(f"{path}: not a conversation: messages[{i}] has no {key} that is a text")
         try:
             if found != []:
                 self.template.render(found)
@@ -275,3 +274,19 @@ class Chat:
             self.messages.append({"role": "assistant", "content": text})
         first, rest = times[1] - times[0], times[-1] - times[1]
         return Answer(text, reason, written, len(ids), self.kept.reused, first, rest, dropped)
+
+
+def _read(path: Path) -> list[dict]:
+    """The messages of a saved conversation. Raises RequestError for a file that is none, and OSError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: not a saved conversation: {str(error).splitlines()[0]}") from None
+    found = found.get("messages") if isinstance(found, dict) else found
+    if not isinstance(found, list):
+        raise RequestError(f"{path}: not a conversation: it must be a list of messages, [{{role: …, content: …}}]")
+    for i, message in enumerate(found):
+        for key in ("role", "content"):
+            if not isinstance(message, dict) or not isinstance(message.get(key), str):
+                raise RequestError(f"{path}: not a conversation: messages[{i}] has no {key} that is a text")
+    return found
