@@ -194,6 +194,9 @@ def _as_data(tokenizer, result) -> dict:
         return tokenizer.token_bytes(i).decode("utf-8", "replace")
 
     data = dataclasses.asdict(result)
+    for name in ("prompt_log_probs", "prompt_top_log_probs"):  # of the server's `echo`
+        if not data.get(name):
+            data.pop(name, None)
     if result.score is None:
         del data["score"]
     if result.top_log_probs:
