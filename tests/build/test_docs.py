@@ -49,6 +49,7 @@ def place(tmp_path_factory):
     for name, text in topics.items():
         (notes / f"{name.lower()}.md").write_text(text, encoding="utf-8")
     (place / "notes.txt").write_text("Notes on a model of our own. " * 20)
+    (place / "prompts.txt").write_text("import os\nclass Node:\n")
     captions = place / "data" / "multi30k"
     captions.mkdir(parents=True)
     words = [word for text in topics.values() for word in text.split()]

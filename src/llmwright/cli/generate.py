@@ -10,6 +10,10 @@ def generate(
         help="A model directory, a run directory, a .gguf file or a pulled model.", metavar="MODEL")],
     prompt: Annotated[str, typer.Argument(
         help="The text to continue, or to translate; - reads it from stdin.", metavar="PROMPT")] = "",
+    prompts: Annotated[str | None, typer.Option(
+        help="A text for each line of a .txt file or {\"prompt\": …} of a .jsonl file (- for stdin), many at once.")] = None,
+    output: Annotated[str | None, typer.Option(
+        "--output", "-o", help="With --prompts: write the texts here, as .jsonl; else they go to stdout.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the most likely token.")] = False,
     temperature: Annotated[float | None, typer.Option(
         help="Below 1 sharper, above 1 wilder; 0 is greedy. Default: 0.8; greedy for an encoder-decoder.")] = None,
@@ -56,6 +60,10 @@ def generate(
     system: Annotated[str | None, typer.Option(help="With --chat: what the model is told before all else.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show each step from the text to the next token.")] = False,
     steps: Annotated[int | None, typer.Option(help="With --explain: so many tokens. Default: 1.")] = None,
+    weights: Annotated[str | None, typer.Option(
+        help="What a decoder holds its matrices in: float, int8 or int4: smaller is faster and less exact.")] = None,
+    deterministic: Annotated[bool, typer.Option(
+        "--deterministic", help="A decoder's text is the same to the bit, whatever else is written with it.")] = False,
     dtype: Annotated[str, typer.Option(
         help="What to compute in: float32, bfloat16, or auto, in which this machine writes faster.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
@@ -85,6 +93,11 @@ def generate(
         raise RequestError("--sinks are of a window: give --window too")
     if system is not None and not chat:
         raise RequestError("--system is for a chat model: give --chat too")
+    if prompts is None and output is not None:
+        raise RequestError("-o is of many prompts: give --prompts FILE too")
+    for name, there in (("PROMPT", prompt), ("--explain", explain), ("--window", window)):
+        if prompts is not None and there:
+            raise RequestError(f"--prompts writes a text for each line of a file: leave {name} out")
     existing(model)  # before the seconds that PyTorch takes to load
 
     with quickly():
@@ -104,13 +117,20 @@ def generate(
     )
     options.choose(given, n=n)  # mistakes before the model is loaded
     task = tasks.load(shots) if shots else None
+    if prompts is not None:
+        from . import prompts as many
+
+        many.check_output(output)
+        lines = many.read(prompts)
     if prompt == "-":
         prompt = sys.stdin.read()
     if task:
-        prompt = task.prompt(prompt, n_shots)
+        prompt = task.prompt(prompt, n_shots) if prompts is None else prompt
         stop = stop or ([task.separator] if task.separator else [])
     with quickly():
-        loaded = load(model, dtype=dtype, device=str(pick_device(device)))
+        loaded = load(model, dtype=dtype, device=str(pick_device(device)), weights=weights, deterministic=deterministic)
+    if loaded.kind == "encoder" and prompts is not None:
+        raise RequestError(f"{loaded.path}: an encoder fills masks; leave out --prompts, which is for writing texts")
     if loaded.kind == "encoder":
         from .fill import fill
 
@@ -121,14 +141,37 @@ def generate(
     writes = loaded.kind == "encoder-decoder"  # a text of its own, not the prompt's continuation
     default = GREEDY if writes else Sampling(temperature=0.8, top_p=0.95)
     stop, stop_tokens = stop or (), [int(t) if t.isdecimal() else t for t in stop_token or ()]
+    template = chats.template(loaded) if chat else None
+    stop_tokens += template.ends if chat else []
+
+    def choose(others: dict) -> tuple:
+        return chats.how(loaded, given | others, n) if chat else options.choose(given | others, default, n)
+
+    def asked_in_chat(question: str, system: str | None) -> list[int]:
+        before = [{"role": "system", "content": system}] if system is not None else []
+        return template.encode([*before, {"role": "user", "content": question}], add_generation_prompt=True)
+
+    if prompts is not None:
+        def read(line: many.Line) -> str | list[int]:
+            if not chat and "system" in line.given:
+                raise RequestError("system is for a chat model: give --chat too")
+            text = task.prompt(line.prompt, n_shots) if task else line.prompt
+            return asked_in_chat(text, line.given.get("system", system)) if chat else text
+
+        def record(line: many.Line, result) -> dict:
+            found = _as_data(loaded.tokenizer, result)
+            if logprobs is None and not json:
+                found = {name: value for name, value in found.items() if name not in ("ids", "log_probs")}
+            named = {"id": line.given["id"]} if "id" in line.given else {}
+            told = {"seed": line.given.get("seed", seed)} if json and result.score is None else {}
+            return {**named, **told, **found, "prompt": line.prompt}
+
+        wish = many.Wish(choose, read, max_tokens, n, stop, stop_tokens, logprobs or 0)
+        many.answer(loaded, lines, wish, output, record)
+        return
     if chat:
-        template, question = chats.template(loaded), {"role": "user", "content": prompt}
-        messages = [{"role": "system", "content": system}, question] if system is not None else [question]
-        prompt = template.encode(messages, add_generation_prompt=True)
-        stop_tokens += template.ends
-        sampling, search = chats.how(loaded, given, n)
-    else:
-        sampling, search = options.choose(given, default, n)
+        prompt = asked_in_chat(prompt, system)
+    sampling, search = choose({})
     sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     if explain:
         from .explain import show

@@ -157,13 +157,16 @@ def _check(
         raise RequestError(f"top_log_probs {top_log_probs} is not allowed: it must be from 0 to 100")
 
 
-def generators(ids: list[list[int]], sampling: Sampling) -> list[torch.Generator]:
-    """A stream of random numbers for each text, by the seed, the prompt, and how often it came before."""
+def generators(
+    ids: list[list[int]], sampling: Sampling, counts: dict[bytes, int] | None = None,
+) -> list[torch.Generator]:
+    """A stream of random numbers for each text, by the seed, the prompt, and how often it came before; `counts` keeps that
+    from one call to the next."""
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
-    counts: dict[tuple, int] = {}
+    counts = {} if counts is None else counts
     generators = []
     for prompt in ids:
-        key = tuple(prompt)
+        key = hashlib.blake2b(repr(prompt).encode(), digest_size=16).digest()
         counts[key] = counts.get(key, 0) + 1
         digest = hashlib.blake2b(repr((seed, counts[key], prompt)).encode(), digest_size=8).digest()
         generators.append(torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1))
