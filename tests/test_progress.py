@@ -26,6 +26,15 @@ def test_the_rate_leaves_resumed_work_out():
     assert task.rate == pytest.approx(2.0, rel=0.01) and task.done == 70
 
 
+def test_the_time_left_counts_the_work_after_the_last_unit():
+    task = Progress().task("training", total=100, unit="steps")
+    task.started -= 10
+    task.advance(20)
+    assert "0:40 left" in task.describe() or "40s left" in task.describe()
+    task.after = 30
+    assert "1:10 left" in task.describe()
+
+
 def test_lines_say_the_end_and_a_failure(capsys):
     with Lines().task("cleaning", total=10, unit="documents") as task:
         task.advance(10, kept=9)

@@ -57,6 +57,7 @@ class Task:
         self.resumed = done
 
     resumed = 0.0
+    after = 0.0  # seconds of work that follow the last unit, part of the time left
 
     @property
     def rate(self) -> float:
@@ -79,7 +80,7 @@ class Task:
         if self.rate >= 0.1 and self.unit != "share":
             parts.append(f"{amount(self.rate, self.unit or 'items')}/s")
         if self.total and 0 < self.done < self.total and self.rate > 0 and not ended:
-            parts.append(f"{clock((self.total - self.done) / self.rate)} left")
+            parts.append(f"{clock((self.total - self.done) / self.rate + self.after)} left")
         parts += [f"{key} {value}" for key, value in self.info.items()]
         return "  ".join(parts)
 

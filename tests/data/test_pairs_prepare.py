@@ -99,7 +99,7 @@ def test_tables(tmp_path, kind):
     rows = [{"id": i, "question": source, "answer": target} for i, (source, target) in enumerate(pairs)]
     keys = {"source_key": "question", "target_key": "answer"}
     if kind.startswith("jsonl"):
-        text = "".join(json.dumps(row) + "\n" for row in [*rows, {"id": 1, "question": "no answer"}]) + "{broken\n"
+        text = "".join(json.dumps(row) + "\n" for row in [*rows, {"id": 1, "question": "no answer"}]) + "{broken\n" + "[" * 100_000 + "\n"
         (gzip.open if kind.endswith("gz") else open)(path, "wt", encoding="utf-8").write(text)
     elif kind == "json":
         path.write_text(json.dumps(rows))
@@ -120,7 +120,7 @@ def test_tables(tmp_path, kind):
     card = run({"a": {"path": str(path), **keys}}, tmp_path / "out")
     assert sorted(sum((stored(tmp_path / "out", p) for p in ("train", "val", "test")), [])) == sorted(pairs)
     if kind.startswith("jsonl"):
-        assert card["steps"]["repaired"]["rows not JSON"] == 1 and card["steps"]["dropped"]["empty"]["documents"] == 1
+        assert card["steps"]["repaired"]["rows not JSON"] == 2 and card["steps"]["dropped"]["empty"]["documents"] == 1
 
 
 def test_one_tokenizer_learns_both_sides_of_the_training_pairs(tmp_path):

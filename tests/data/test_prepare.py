@@ -227,8 +227,8 @@ def test_whatever_goes_wrong_the_old_directory_stays(tmp_path, monkeypatch):
     with pytest.raises(RequestError, match="vocab_size"):
         prepare(recipe.Data(corpus=corpus), recipe.Tokenizer(vocab_size=60_000), tmp_path / "out")
     assert untouched(tmp_path, before)
-    (tmp_path / "rows.jsonl").write_text("not json\n")
-    with pytest.raises(RequestError, match="rows.jsonl.*no document is left.*rows not JSON: 1"):
+    (tmp_path / "rows.jsonl").write_text(f"not json\n{'[' * 100_000}\n")  # and one nested too deep
+    with pytest.raises(RequestError, match="rows.jsonl.*no document is left.*rows not JSON: 2"):
         prepare(recipe.Data(corpus=str(tmp_path / "rows.jsonl")), BYTES, tmp_path / "out")
     assert untouched(tmp_path, before)
 

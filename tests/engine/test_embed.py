@@ -153,7 +153,7 @@ def test_marks_written_by_a_user_stay_text(tokenizer):
 @pytest.mark.parametrize("texts, options, said", [
     (["a", " \n"], {}, "text 2 is empty"), (["a", None], {}, "text 2 is NoneType, not a string"),
     (["a"], {"max_tokens": 33}, "max_tokens 33: the model reads at most 32"),
-    (["a"], {"max_tokens": 2}, "2 tokens leave no room"),
+    (["a"], {"max_tokens": 2}, "2 tokens leave no room"), (["a"], {"batch_tokens": 0}, "batch_tokens 0"),
 ])
 def test_what_cannot_be_embedded_is_one_clear_line(tokenizer, texts, options, said):
     with pytest.raises(RequestError, match=said):

@@ -268,6 +268,7 @@ def test_special_tokens_written_in_a_prompt_stay_text():
     ([[10**6]], {}, "not this model's"),
     ("x", {"max_tokens": 0}, "max_tokens 0"),
     ("x", {"stop": [""]}, "stop string is empty"), ("x", {"n": 0}, "n 0"),
+    ("x", {"batch": 0}, "batch 0"), ("x", {"batch": -1}, "batch -1"), ("x", {"batch": 2.5}, "batch 2.5"),
     ("x", {"top_log_probs": 101}, "top_log_probs 101"),
     ("x", {"stop_tokens": ["def main"]}, "stop_tokens: 'def main' is"),
     ("x = 1 " * 100, {}, "shorten it to 63 tokens, use a model with a longer context, or let its oldest tokens go"),

@@ -25,6 +25,8 @@ def test_a_model_is_loaded_and_writes(model_dir):
     result = loaded.generate("import os", max_tokens=8, temperature=0)
     assert isinstance(text, str) and text == result.text and len(result.ids) <= 8
     assert lw.generate(loaded, ["import os", "x"], max_tokens=8, temperature=0)[0] == text
+    shown = repr(loaded)  # what a notebook shows: a line, not every layer
+    assert str(model_dir) in shown and "(decoder)" in shown and "parameters" in shown and len(shown) < 250
     figures = lw.perplexity(loaded, "import os\nimport sys\n")
     assert figures["bytes"] == 21 and figures["bits_per_byte"] > 0
 

@@ -173,7 +173,7 @@ def test_a_longer_view_does_not_hurt_a_model_that_uses_it(tmp_path):
 
 @pytest.mark.parametrize("options, said", [
     ({"context": 0}, "context 0"), ({"context": 33}, "model's 32"), ({"stride": 0}, "stride 0"),
-    ({"context": 8, "stride": 9}, "stride 9"),
+    ({"context": 8, "stride": 9}, "stride 9"), ({"batch": 0}, "batch 0"), ({"batch": -1}, "batch -1"),
 ])
 def test_a_wrong_request_is_named(options, said):
     with pytest.raises(RequestError, match=said):

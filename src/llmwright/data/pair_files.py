@@ -147,7 +147,7 @@ def _json_lines(path: Path, keys) -> Iterator[object]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield None
 
 

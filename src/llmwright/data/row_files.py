@@ -54,7 +54,7 @@ def _json(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, str
         raise RequestError(f"{f.path}: one JSON object of over {LONGEST_ROW >> 20} MB; write its rows as .jsonl")
     try:
         row = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"{f.path}: not valid JSON: {error}") from None
     yield from texts_of(iter([row]), f.name, listing.text_key, counts, str(f.path))
 
@@ -62,7 +62,7 @@ def _json(f: File, listing: Listing, counts: Counter) -> Iterator[tuple[str, str
 def _json_object(line: bytes) -> dict | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
@@ -84,6 +84,8 @@ def json_array(path: Path, *_) -> Iterator[object]:
                     yield row
                     at = end
                     continue
+            except RecursionError as error:
+                raise RequestError(f"{path}: not valid JSON: {error}") from None
             except ValueError as error:
                 if ended or len(text) - at > LONGEST_ROW:
                     raise RequestError(f"{path}: not valid JSON: {error}") from None

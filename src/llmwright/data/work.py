@@ -72,7 +72,7 @@ def _json_lines(name: str, block: bytes, key: str, counts: Counter):
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             counts["rows not JSON"] += 1
             continue
         text = row if isinstance(row, str) else row.get(key) if isinstance(row, dict) else None

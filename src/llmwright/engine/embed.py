@@ -63,6 +63,8 @@ def embed(
     model that is no encoder.
     """
     check(model)
+    if batch_tokens < 1:
+        raise RequestError(f"batch_tokens {batch_tokens} is not allowed: it must be from 1 up")
     if tokenizer.vocab_size > model.config.vocab_size:
         raise RequestError(f"the tokenizer has {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}")
     vectors, cut, limit = np.empty((len(texts), model.config.d_model), np.float32), 0, 0

@@ -45,7 +45,7 @@ def generate(
     prompts = [prompts] if isinstance(prompts, str) else list(prompts) if isinstance(prompts, Iterable) else [prompts]
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     stop_tokens = (stop_tokens,) if isinstance(stop_tokens, (int, str)) else stop_tokens
-    _check(model, max_tokens, n, beams, window, stop, top_log_probs)
+    _check(model, max_tokens, n, batch, beams, window, stop, top_log_probs)
     sampling = words.resolve(sampling, tokenizer)
     ends = end_ids(model, tokenizer, stop_tokens)
     start = start_ids(model, tokenizer) if isinstance(model, EncoderDecoder) else []
@@ -138,7 +138,7 @@ def _distinct(prompts) -> tuple[list[list[int]], list[int]]:
 
 
 def _check(
-    model, max_tokens: int, n: int, beams: Beams | None, window: Window | None, stop: tuple[str, ...],
+    model, max_tokens: int, n: int, batch: int, beams: Beams | None, window: Window | None, stop: tuple[str, ...],
     top_log_probs: int,
 ) -> None:
     if isinstance(model, Encoder):
@@ -147,6 +147,8 @@ def _check(
         raise RequestError(f"max_tokens {max_tokens} is not allowed: it must be a whole number from 1 up")
     if n < 1:
         raise RequestError(f"n {n} is not allowed: it must be at least 1")
+    if type(batch) is not int or batch < 1:
+        raise RequestError(f"batch {batch} is not allowed: it must be a whole number from 1 up")
     if beams and n > beams.width:
         raise RequestError(f"n {n} is more than the {beams.width} beams: a search ends with at most one text a beam")
     if beams and window:

@@ -10,6 +10,7 @@ import torch
 from ..checkpoint import cache, directory, one_file
 from ..errors import RequestError
 from ..model.transformer import Transformer
+from ..progress import amount
 from ..tokens import load as load_tokenizer
 from ..tokens.tokenizer import Tokenizer
 from . import dtype as dtypes, precision, weights as held
@@ -24,7 +25,7 @@ from .window import Window
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass
+@dataclass(repr=False)
 class LanguageModel:
     """`model` computes, `tokenizer` reads and writes, `path` is the model directory or file they came from.
 
@@ -38,6 +39,11 @@ class LanguageModel:
     stop_tokens: tuple[int, ...] = ()
     bad_words: tuple[tuple[int, ...], ...] = ()
     advice: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        config, size = self.model.config, sum(p.numel() for p in self.model.parameters())
+        return (f"<LanguageModel {self.path}: {config.family} ({self.kind}), {amount(size, 'parameters')}, context "
+                f"{config.context:,}, vocabulary {config.vocab_size:,}>")
 
     @property
     def generation(self) -> dict:

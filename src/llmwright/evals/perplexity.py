@@ -81,7 +81,7 @@ def evaluate_split(
 ) -> dict:
     """A split of a data directory: all of it, or a fixed part of `max_tokens` spread over its documents (words are
     then not counted). The end of each document is a target too, as in training; its nats count, and it has no bytes."""
-    context = _context(model, context, stride)
+    context = _context(model, context, stride, batch)
     if tokenizer.vocab_size != split.vocab_size:
         raise RequestError(
             f"{split.directory}: prepared with a vocabulary of {split.vocab_size}; this model's tokenizer has "
@@ -129,7 +129,7 @@ def evaluate_texts(
     With a tokenizer that has no such token, the first token of a text is not scored, nor are its bytes counted.
     `context` and `stride` default to the model's context.
     """
-    context = _context(model, context, stride)
+    context = _context(model, context, stride, batch)
     documents, n_bytes = [], 0
     for text in texts:
         ids, size = tokenizer.encode(text), len(text.encode("utf-8", "replace"))
@@ -162,7 +162,7 @@ def _windows(ids: torch.Tensor, context: int, stride: int, batch: int) -> Iterat
         yield Batch(ids[place], targets, torch.arange(length)[None], None, int((targets >= 0).sum()))
 
 
-def _context(model: Decoder, context: int | None, stride: int | None) -> int:
+def _context(model: Decoder, context: int | None, stride: int | None, batch: int) -> int:
     if not isinstance(model, Decoder):
         raise RequestError(
             f"perplexity is a decoder's, which predicts each token from those before it; this model is an "
@@ -173,4 +173,6 @@ def _context(model: Decoder, context: int | None, stride: int | None) -> int:
         raise RequestError(f"context {context} is not allowed: 1 to the model's {model.config.context}")
     if stride is not None and not 1 <= stride <= context:
         raise RequestError(f"stride {stride} is not allowed: 1 to the context, {context}")
+    if type(batch) is not int or batch < 1:
+        raise RequestError(f"batch {batch} is not allowed: it must be a whole number from 1 up")
     return context

@@ -79,7 +79,7 @@ def _prepared(file: Path) -> dict:
         card = json.loads(file.read_text(encoding="utf-8"))
         return {"vocab_size": card["vocab_size"],
                 "tokens": sum(shard["tokens"] for shard in card["splits"]["train"]["shards"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
@@ -91,7 +91,7 @@ def _model_directory(path: Path) -> ModelConfig:
         return families.read_config(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise RequestError(f"{path}: not a model directory (it has no config.json)") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{file}: cannot be read as JSON: {error}") from None
 
 

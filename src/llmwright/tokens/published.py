@@ -78,7 +78,7 @@ def read_json(path: Path) -> dict:
     """The file as a JSON object; RequestError if it is cut short or something else."""
     try:
         content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise RequestError(f"{path}: not valid JSON (cut short or damaged?): {error}") from None
     if not isinstance(content, dict):
         raise RequestError(f"{path}: not a tokenizer file: a JSON {type(content).__name__}, not an object")

@@ -98,7 +98,7 @@ def train(job: Job) -> Outcome:
                     "at the data of this step"
                 )
             if settings.eval_every and counters.step % settings.eval_every == 0:
-                _evaluate(job, counters, board)
+                bar.after = _evaluate(job, counters, board)  # the last one ends the training
                 if settings.patience and counters.since_best == 0:
                     _save(job, masters, optimizers, counters)
             if settings.sample_every and counters.step % settings.sample_every == 0:
@@ -192,10 +192,11 @@ def _resume(job: Job, masters: Masters, optimizers: list) -> Counters:
     return Counters(**saved["counters"])
 
 
-def _evaluate(job: Job, counters: Counters, board: Board, counts: bool = True) -> None:
-    """Measure on the validation text. `counts`: whether it tells on early stopping."""
+def _evaluate(job: Job, counters: Counters, board: Board, counts: bool = True) -> float:
+    """Measure on the validation text; the seconds it took. `counts`: whether it tells on early stopping."""
     if job.evaluate is None:
-        return
+        return 0.0
+    clock = time.perf_counter()
     job.model.eval()
     with torch.no_grad():
         result = job.evaluate(job.model)
@@ -208,6 +209,7 @@ def _evaluate(job: Job, counters: Counters, board: Board, counts: bool = True) -
         counters.best_loss, counters.since_best = result["val_loss"], 0
     elif counts:
         counters.since_best += 1
+    return time.perf_counter() - clock
 
 
 def _sample(job: Job, counters: Counters) -> None:
