@@ -24,7 +24,7 @@ market sense nation plan college interest death experience effect use class cont
 show leader light voice wife whole police mind price report decision son view relationship town road arm difference value building
 action season society tax director position player record paper space ground form event official matter center couple site project
 base land figure data film type""".split()
-ENDLESS = {"ignore_eos": True, "min_tokens": True}  # asks for answers of a fixed length, as vLLM knows it
+ENDLESS = {"ignore_eos": True}  # asks for answers of a fixed length, as vLLM knows it
 COUNTED = {"stream_options": {"include_usage": True}}
 
 
@@ -100,9 +100,8 @@ class Asker:
     def body(self, prompt: int | list, answer: int) -> dict:
         """A request. `prompt`: so many tokens of random words, or what `words` gave."""
         words = self.words(prompt) if isinstance(prompt, int) else prompt
-        extra = {**self.extra, "min_tokens": answer} if "min_tokens" in self.extra else self.extra
         return {"model": self.model, "prompt": words if self.ids else " ".join(words), "max_tokens": answer,
-                "temperature": 0, "stream": True, **extra}
+                "temperature": 0, "stream": True, **self.extra}
 
     def words(self, n: int) -> list:
         """`n` random tokens; where the server does not tell its tokens, as many words, of which most are one."""
