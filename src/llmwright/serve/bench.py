@@ -163,15 +163,20 @@ def prefix(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) ->
 
 
 def arrivals(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -> dict:
-    """Requests that come at random, whether those before are answered or not: a Poisson process. Prompts of 32 to 512
-    tokens and answers of 16 to 256, less where the context is small; the same for every server of one seed."""
-    rng, at, asks = random.Random(case.seed), 0.0, []
-    most = asker.context or 8192
+    """Requests that come at random, whether those before are answered or not; for every server of one seed the same."""
+    asks = [(at, asker.body(prompt, answer)) for at, prompt, answer in schedule(case, asker.context)]
+    return {"requests": case.arrivals, "rate": case.rate, **summary([asker.run(asks, done)])}
+
+
+def schedule(case: Case, context: int | None = None) -> list[tuple[float, int, int]]:
+    """(when, tokens of the prompt, of the answer) of each arrival: a Poisson process, prompts of 32 to 512 tokens and answers
+    of 16 to 256, less where the context is small."""
+    rng, at, made = random.Random(case.seed), 0.0, []
+    most = context or 8192
     for _ in range(case.arrivals):
         at += rng.expovariate(case.rate)
-        prompt, answer = rng.randint(32, 512), rng.randint(16, 256)
-        asks.append((at, asker.body(min(prompt, most // 2), min(answer, most // 4))))
-    return {"requests": case.arrivals, "rate": case.rate, **summary([asker.run(asks, done)])}
+        made.append((at, min(rng.randint(32, 512), most // 2), min(rng.randint(16, 256), most // 4)))
+    return made
 
 
 def summary(runs: list[Run]) -> dict:
