@@ -31,7 +31,7 @@ def by_transformers(theirs, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("how", WAYS, ids=str)
 def test_each_token_of_a_prompt_has_the_log_probability_of_transformers(both, how, monkeypatch):
     made, theirs = both
-    monkeypatch.setattr("llmwright.engine.llm.SCORED", 5 * made.model.config.vocab_size)  # five positions at a time
+    monkeypatch.setattr("llmwright.engine.prompt_scores.AT_ONCE", 5 * made.model.config.vocab_size)  # five positions at a time
     engine = LLM(made, **how)
     for _ in range(2):  # the second time the prefix cache knows them
         found = engine.generate(IDS, max_tokens=3, greedy=True, prompt_log_probs=2)
@@ -81,11 +81,21 @@ def test_a_prompt_alone_is_scored_up_to_the_last_place_of_the_context():
 def test_several_texts_and_beams_of_a_prompt_share_its_scores():
     made = loaded()
     engine = LLM(made, block=4)
-    wanted = engine.generate(IDS[0], max_tokens=0, prompt_log_probs=1)[0] if isinstance(IDS[0], str) else engine.generate(
-        [IDS[0]], max_tokens=0, prompt_log_probs=1)[0]
+    wanted = engine.generate([IDS[0]], max_tokens=0, prompt_log_probs=1)[0]
     for options in (dict(n=3, seed=1), dict(beams=3, n=2)):
         for result in engine.generate([IDS[0]], max_tokens=4, prompt_log_probs=1, **options):
             assert result.prompt_log_probs[1:] == pytest.approx(wanted.prompt_log_probs[1:], abs=1e-4)
+    assert idle(engine)
+
+
+def test_a_token_that_no_text_stands_for_cannot_follow():
+    size = tokenizer().vocab_size
+    engine = LLM(loaded("llama", vocab_size=size + 7))
+    every = [[1, 2, i] for i in range(size)]
+    last = [r.prompt_log_probs[-1] for r in engine.generate(every, max_tokens=0, prompt_log_probs=0)]
+    assert torch.tensor(last).exp().sum() == pytest.approx(1, abs=1e-4)
+    with pytest.raises(RequestError, match=f"token id {size + 3} is outside the vocabulary"):
+        engine.generate([[1, size + 3, 2]], max_tokens=0, prompt_log_probs=3)
     assert idle(engine)
 
 

@@ -14,27 +14,28 @@ from ..errors import Error, RequestError
 from ..model.decoder import Decoder
 from ..model.paged import PagedCache
 from . import words
-from .beam import Beams, Rules, Search, advance, write
+from .beam import Beams, Rules, Search, write
 from .blocks import BlockManager
 from .generate import generators
 from .options import choose as choose_options
 from .prompt import end_ids, prompt_ids
+from .prompt_scores import PromptScores
 from .row import Generation, Row, choose
 from .runner import Runner
-from .sampler import Sampling, check, likeliest
+from .sampler import Sampling
 from .scheduler import Plan, Scheduler
+from .searching import Searching
 from .sequence import Group, Sequence
 from .text_stream import TextStream
 
 RESERVE = 1 << 30  # bytes of the machine's memory that are left to others
 SHARE = 0.5  # of the rest, for keys and values
-SCORED = 1 << 24  # logits that are held at a time to score a prompt: 64 MB
 
 
 @dataclass(eq=False)
 class Request:
-    """What was asked for: `rows`, one for each of its n texts, and while they are written, their `sequences`; of a
-    `search` these are its beams, in the order of what is running there.
+    """What was asked for: `rows`, one for each of its n texts, and while they are written, their `sequences`; of one
+    that is `searching` these are its beams. `scores`: of its prompt, where they were asked for.
 
     `on_text(i, piece)` gets new text of text i as it comes, and `on_end(request)` is called once, when all its texts are
     done or it failed with `error`.
@@ -45,10 +46,8 @@ class Request:
     on_end: Callable[["Request"], None] | None = None
     sequences: list[Sequence] = field(default_factory=list)
     error: Error | None = None
-    search: Search | None = None
-    top_prompt: int = 0  # so many of the likeliest tokens at each place of a prompt that is scored
-    ages: list[int] = field(default_factory=list)  # of a search: the numbers that its beams may have
-    logits: dict[int, torch.Tensor] = field(default_factory=dict)  # of its beams that wait for the others
+    searching: Searching | None = None
+    scores: PromptScores | None = None
 
     @property
     def results(self) -> list[Generation]:
@@ -89,7 +88,6 @@ class LLM:
         self.scheduler = Scheduler(self.blocks, max_texts=max_texts, step_tokens=step_tokens)
         self.runner = Runner(self.model, n_blocks, block)
         self.numbers = itertools.count()
-        self.scored_at_once = max(1, SCORED // config.vocab_size)  # positions
 
     def generate(
         self, prompts: str | Many[str | list[int]], *, max_tokens: int = 128, n: int = 1, stop: str | Many[str] = (),
@@ -156,19 +154,19 @@ class LLM:
                 log_probs or top_log_probs > 0, make_mask and make_mask())
             for stream in streams or generators([ids] * n, sampling)
         ]
-        if scored:  # the same list in all of them: there is one prompt
-            told = [None], [None]
+        request = Request(rows, on_text, on_end)
+        if scored:
+            scores = request.scores = PromptScores(prompt_log_probs)
             for row in rows:
-                row.result.prompt_log_probs, row.result.prompt_top_log_probs = told
-        request = Request(rows, on_text, on_end, top_prompt=prompt_log_probs or 0)
+                row.result.prompt_log_probs, row.result.prompt_top_log_probs = scores.log_probs, scores.top_log_probs
         copies = beams.width if beams else n
         first, *others = [next(self.numbers) for _ in range(copies)]
         sequence = Sequence(first, list(ids), limit, copies=copies, owner=(request, 0, others))
         if scored and len(ids) > 1:
             sequence.scored = 0
         if beams:
-            rules = Rules(beams, sampling, ends, self.tokenizer, stop, top_log_probs)
-            request.search, request.ages = Search(rules, ids, limit), [first, *others]
+            search = Search(Rules(beams, sampling, ends, self.tokenizer, stop, top_log_probs), ids, limit)
+            request.searching = Searching(search, request.sequences, [first, *others])
             sequence.group = Group(copies, request.sequences)
         self.scheduler.add(sequence)
         request.sequences.append(sequence)
@@ -189,8 +187,8 @@ class LLM:
             request = chunk.sequence.owner[0]
             if request.done:  # its prompt could not be scored
                 continue
-            if request.search:
-                request.logits[chunk.sequence.number] = logits[i]
+            if request.searching:
+                request.searching.logits[chunk.sequence.number] = logits[i]
                 searching += [request] if request not in searching else []
                 continue
             if chunk.sequence.limit == 0:  # only the prompt was asked for
@@ -214,7 +212,6 @@ class LLM:
         for sequence in list(request.sequences):
             self.scheduler.remove(sequence)
         request.sequences.clear()
-        request.logits.clear()
 
     def _fork(self, sequence: Sequence) -> list[Sequence]:
         request, _, numbers = sequence.owner
@@ -225,75 +222,32 @@ class LLM:
         return made
 
     def _search(self, request: Request) -> None:
-        """Once all of its beams are computed: a step of the search, or what it found."""
-        search, first = request.search, request.sequences[0]
-        if first.written == 0 and search.running[0].ids:  # the beams lost their place; only their prompt was read again
-            parents = [0] * len(search.running)
-        elif len(request.logits) < len(request.sequences):
-            request.logits = {number: row.clone() for number, row in request.logits.items()}  # not the step's whole logits
-            return
-        else:
-            try:
-                parents, = advance([search], torch.stack([request.logits[each.number] for each in request.sequences]))
-            except Error as error:
-                self._end(request, error)
+        """A step of its search, if all beams are there; if that was the last, what it found."""
+        try:
+            if not request.searching.step(self.scheduler):
                 return
-        request.logits.clear()
-        if not search.over:
-            self._branch(request, parents)
+        except Error as error:
+            self._end(request, error)
             return
+        found = request.searching.search.finished
         for i, row in enumerate(request.rows):
-            piece = write(row, search.finished[i]) if i < len(search.finished) else ""
+            piece = write(row, found[i]) if i < len(found) else ""
             row.done = True
             if request.on_text and piece:
                 request.on_text(i, piece)
         self._end(request)
 
-    def _branch(self, request: Request, parents: list[int]) -> None:
-        """What is running in the search now goes on from these of the beams, sharing what they have computed."""
-        beams = list(request.sequences)
-        for i, beam in enumerate(beams):
-            if i not in parents:
-                self.scheduler.remove(beam)
-        free = iter(sorted(set(request.ages) - {beam.number for beam in request.sequences}))
-        children = {}
-        for i in set(parents):
-            ages = [next(free) for _ in range(parents.count(i) - 1)]
-            children[i] = [beams[i], *self.scheduler.fork(beams[i], ages)]
-        request.sequences[:] = [children[i].pop() for i in parents]
-        for beam, text in zip(request.sequences, request.search.running):
-            beam.owner, beam.tokens[beam.n_prompt :] = (request, 0, []), text.ids
-
     def _score(self, plan: Plan) -> None:
-        """Log-probabilities of the prompts' tokens that follow what was just computed, where they are wanted."""
+        """The prompts that are scored, as far as they were just read."""
         at = 0
         for chunk in plan.chunks:
-            sequence, at = chunk.sequence, at + chunk.n
-            if sequence.scored is None:
-                continue
-            request, end = sequence.owner[0], min(chunk.end, sequence.n_prompt - 1)
-            try:
-                while sequence.scored < end:
-                    start, stop = sequence.scored, min(end, sequence.scored + self.scored_at_once)
-                    first = at - chunk.n + start - chunk.start
-                    states = self.runner.states[first : first + stop - start]
-                    self._score_some(request, states, sequence.tokens[start + 1 : stop + 1])
-                    sequence.scored = stop
-            except Error as error:
-                self._end(request, error)
-            if sequence.scored == sequence.n_prompt - 1:
-                sequence.scored = None  # from now on its positions may be found
-
-    def _score_some(self, request: Request, states: torch.Tensor, tokens: list[int]) -> None:
-        """`states` (N, D) of the positions before `tokens`."""
-        logits = self.model.logits(states)
-        logits[:, self.tokenizer.vocab_size :] = -torch.inf
-        check(logits)
-        log_probs = logits.log_softmax(-1)  # (N, V)
-        chosen = log_probs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
-        result = request.rows[0].result
-        result.prompt_log_probs += chosen
-        result.prompt_top_log_probs += likeliest(log_probs, request.top_prompt) or [[]] * len(tokens)
+            if chunk.sequence.scored is not None:
+                request, states = chunk.sequence.owner[0], self.runner.states[at : at + chunk.n]
+                try:
+                    request.scores.take(chunk, states, self.model, self.tokenizer.vocab_size)
+                except Error as error:
+                    self._end(request, error)
+            at += chunk.n
 
     def _write(self, logits: torch.Tensor, texts: list[Sequence]) -> None:
         """Choose the next token of each text, and take it in."""
