@@ -28,7 +28,7 @@ def events_until(pipe, n: int) -> tuple[list, Counts]:
     while sum(isinstance(e, Ended) for e in found) < n:
         assert pipe.poll(20), "nothing comes"
         _, events, counts = pipe.recv()
-        found += events
+        found += [Text(*event) if type(event) is tuple else event for event in events]
     return found, counts
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from ..tokens.chat_template import ChatTemplate, find
 from .answers import Answer
-from .engine_client import EngineClient, Stream
+from .engine_client import EngineClient, Gone, Stream
 from .errors import ApiError
 from .log import Log
 from .metrics import Metrics
@@ -95,18 +95,27 @@ class Api:
 
 
 class Handed:
-    """A stream in the hands of one request: `async with` gives it back, whatever happens."""
+    """A stream in the hands of one request: `async with` gives it back, whatever happens; so does the client by going away,
+    and whoever waits for the stream then gets Gone."""
 
     def __init__(self, api: Api, stream: Stream, request: Request, answer: Answer | None = None):
         self.api, self.stream, self.request, self.answer, self.closed = api, stream, request, answer, False
+        self.watcher = asyncio.ensure_future(self._watch())
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self.watcher.cancel()
             finish = [choice.finish for choice in self.answer.choices] if self.answer else []
             if self.answer:
                 self.request.scope["llmwright"].content["text"] = [choice.text for choice in self.answer.choices]
             self.api.close(self.stream, self.request, finish)
+
+    async def _watch(self) -> None:
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
+        self.stream.leave()
+        self.close()
 
     async def __aenter__(self):
         return self
@@ -125,30 +134,14 @@ class EventStream(Response):
                            "x-accel-buffering": "no"})
 
     async def __call__(self, scope, receive, send) -> None:
-        async def write() -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            send = scope["llmwright.send"]  # the pieces are not for those who only look at how an answer begins
             async with aclosing(self.parts) as parts:
                 async for part in parts:
                     await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
-
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await until_gone(receive, write())
+        except Gone:
+            pass
         finally:
             self.handed.close()
-
-
-async def until_gone(receive, work):
-    """The result of `work`, or None where the client went away first; it is cancelled then."""
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    both = watcher, worker = asyncio.ensure_future(gone()), asyncio.ensure_future(work)
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        return worker.result() if worker.done() else None
-    finally:
-        for task in both:
-            task.cancel()
-        await asyncio.gather(*both, return_exceptions=True)

@@ -14,14 +14,14 @@ from .. import __version__
 from ..errors import RequestError
 from . import answers, jobs, page, tools
 from .answers import Answer
-from .api import Api, EventStream, Handed, until_gone
+from .api import Api, EventStream, Handed
 from .body import JsonRoute, invalid
-from .engine_client import Stream
+from .engine_client import Gone
 from .errors import ApiError, body
 from .gate import Gate
 from .metrics import TYPE
 from .protocol import ChatRequest, CompletionRequest, DetokenizeRequest, EmbeddingRequest, Sampled, TokenizeRequest
-from .worker import Ended, Job, Text
+from .worker import Ended, Job
 
 
 def create(api: Api) -> Gate:
@@ -69,21 +69,18 @@ def create(api: Api) -> Gate:
         handed = Handed(api, stream, request, built)
         if not wanted.stream:
             async with handed:
-                done = await until_gone(request.receive, _all(stream, built))
-                if done is None:
-                    return Response(status_code=499)
+                while events := await stream.more():
+                    for event in events:
+                        built.take(stream.index(event), event)
                 calls = [parser.split(choice.text) for choice in built.choices] if parser else None
                 for choice, (_, found) in zip(built.choices, calls or ()):
                     choice.finish = "tool_calls" if found else choice.finish
                 return _json(built.whole(built.usage(stream.prompt_tokens, stream.reused), calls))
         try:  # the first words decide whether it is an answer or an error
-            first = await until_gone(request.receive, stream.__anext__())
+            first = await stream.more()
         except BaseException:
             handed.close()
             raise
-        if first is None:
-            handed.close()
-            return Response(status_code=499)
         return EventStream(_events(handed, built, first, wanted.usage, parser), handed)
 
     @router.post("/v1/embeddings", responses=failures)
@@ -98,9 +95,7 @@ def create(api: Api) -> Gate:
         _content(request, input=texts)
         stream = api.submit([Job(0, [], 0, {})], request, "embed", (texts, None))
         async with Handed(api, stream, request):
-            events = await until_gone(request.receive, stream.__anext__())
-            if events is None:
-                return Response(status_code=499)
+            events = await stream.more()
             vectors, lengths = next(event.value for event in events if isinstance(event, Ended))
         api.metrics.prompt.inc(sum(lengths))
         request.scope["llmwright"].told["prompt_tokens"] = sum(lengths)
@@ -189,19 +184,12 @@ def create(api: Api) -> Gate:
     app.include_router(router)
     app.add_exception_handler(HTTPException, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Gone, _gone)
     if api.limits.origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(api.limits.origins), allow_methods=["GET", "POST"],
                            allow_headers=["authorization", "content-type", "x-request-id"],
                            expose_headers=["x-request-id", "retry-after"])
     return Gate(app, api.limits, api.metrics, api.log)
-
-
-async def _all(stream: Stream, built: Answer) -> bool:
-    async for events in stream:
-        for event in events:
-            if isinstance(event, Text):
-                built.take(stream.index(event), event)
-    return True
 
 
 async def _events(handed: Handed, built: Answer, first: list, usage: bool, parser):
@@ -211,11 +199,9 @@ async def _events(handed: Handed, built: Answer, first: list, usage: bool, parse
     begun = [not built.chat] * len(built.choices)
     try:
         events = first
-        while True:
-            out = []
+        out = []
+        while events:
             for event in events:
-                if not isinstance(event, Text):
-                    continue
                 index = stream.index(event)
                 new = built.take(index, event)
                 if not begun[index]:
@@ -233,14 +219,16 @@ async def _events(handed: Handed, built: Answer, first: list, usage: bool, parse
                     out.append(built.chunk(index, piece, new, None, usage=usage, **extra))
                 if finish:
                     out.append(built.chunk(index, "", [], finish, usage=usage))
+            if stream.over:
+                break
             if out:
                 yield b"".join(out)
-            try:
-                events = await stream.__anext__()
-            except StopAsyncIteration:
-                break
+                out = []
+            events = await stream.more()
         handed.close()  # whoever has read the end finds it counted
-        yield (built.last(built.usage(stream.prompt_tokens, stream.reused)) if usage else b"") + answers.DONE
+        if usage:
+            out.append(built.last(built.usage(stream.prompt_tokens, stream.reused)))
+        yield b"".join(out) + answers.DONE
     except ApiError as error:
         yield answers.event(error.body)
 
@@ -258,6 +246,10 @@ def _content(request: Request, **what) -> None:
 
 def _json(data: dict) -> Response:
     return Response(json.dumps(data, separators=(",", ":"), allow_nan=False), media_type="application/json")
+
+
+async def _gone(request: Request, error: Gone) -> Response:
+    return Response(status_code=499)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:

@@ -1,14 +1,13 @@
-"""The server's side of the engine: jobs go out, what comes back is handed to whoever waits for it.
+"""The server's side of the engine: jobs go out, what comes back is handed to whoever waits for it, all in the event loop.
 
-Two threads mind the pipe, one for each direction, so that neither process ever waits for the other to read. All else
-happens in the event loop.
+There is one message a step, and all that it brings is counted in one pass; then each request that it brought something
+is woken once.
 """
 
 import asyncio
 import itertools
 import multiprocessing
-import queue
-import threading
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from ..errors import Error, RequestError, WorkError
 from . import worker
 from .errors import ApiError
+from .pipe import LoopPipe
 from .settings import EngineSettings
 from .worker import About, Counts, Ended, Job, Started, Text
 
@@ -24,13 +24,13 @@ PARAMS = {name: name for name in ("response_format", "logit_bias", "bad_words", 
 BEHIND = 20_000  # events that wait for a client who does not read them, before it is given up
 
 
+class Gone(Exception):
+    """The client went away: there is nobody to answer."""
+
+
 @dataclass(eq=False)
 class Stream:
-    """What comes back for some jobs of one request: `async for events in stream`, each time all that is new. Use it in
-    `async with`: at its end whatever is not done is cancelled.
-
-    `first` is the number of its first job; text i of job j has the index n · j + i.
-    """
+    """What comes back for some jobs of one request. Its texts are counted through: `index` says which one an event is of."""
 
     client: "EngineClient"
     jobs: list[Job]
@@ -42,8 +42,9 @@ class Stream:
     left: set[int] = field(default_factory=set)  # numbers of jobs that are not done
     events: list = field(default_factory=list)
     error: ApiError | None = None
-    last: dict[tuple[int, int], float] = field(default_factory=dict)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    last: dict[int, float] = field(default_factory=dict)  # when each text last went on
+    waiter: asyncio.Future | None = None  # of whoever waits for events
+    gone: bool = False  # the client is
     timer: asyncio.TimerHandle | None = None
     at: dict[int, int] = field(default_factory=dict)
 
@@ -58,34 +59,39 @@ class Stream:
     def index(self, event: Text) -> int:
         return self.at[event.number] + event.i
 
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        self.client.close(self)
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self) -> list:
-        """New events; raises ApiError where the request failed."""
+    async def more(self) -> list:
+        """New events, none at the end; raises ApiError where the request failed, Gone where the client went away."""
         while True:
-            if self.events:
+            if self.gone:
+                raise Gone
+            if self.error and not self.events:
+                raise self.error
+            if self.events or not self.left:
                 found, self.events = self.events, []
                 return found
-            if self.error:
-                raise self.error
-            if not self.left:
-                raise StopAsyncIteration
-            self.news.clear()
-            await self.news.wait()
+            self.waiter = self.client.loop.create_future()
+            await self.waiter
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come of it, and all that came is taken."""
+        return not (self.left or self.events or self.error or self.gone)
+
+    def wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    def leave(self) -> None:
+        """The client went away."""
+        self.gone = True
+        self.wake()
 
     def fail(self, error: ApiError) -> None:
         """It ends here, after what came already."""
         if self.left and not self.error:
             self.error = error
             self.client.drop(self)
-        self.news.set()
+        self.wake()
 
 
 class EngineClient:
@@ -103,18 +109,16 @@ class EngineClient:
         self.open: dict[int, Stream] = {}
         self.streams: set[Stream] = set()
         self.numbers = itertools.count()
-        self.out: queue.SimpleQueue = queue.SimpleQueue()
 
-    def start(self) -> None:
-        """Start the worker; call it in the event loop."""
+    async def start(self) -> None:
+        """Start the worker."""
         self.loop = asyncio.get_running_loop()
+        here, there = socket.socketpair()
         context = multiprocessing.get_context("spawn")
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=worker.main, args=(other, self.settings), daemon=True, name="engine")
+        self.process = context.Process(target=worker.main, args=(there, self.settings), daemon=True, name="engine")
         self.process.start()
-        other.close()  # so that its end is the pipe's end
-        for target in (self._read, self._write):
-            threading.Thread(target=target, daemon=True).start()
+        there.close()  # so that its end is the pipe's end
+        self.pipe = await LoopPipe.open(here, self._take, self._gone)
 
     @property
     def texts(self) -> int:
@@ -134,7 +138,7 @@ class EngineClient:
             at += job.n
             stream.left.add(number)
             self.open[number] = stream
-            self.out.put((what, job if what == "submit" else (number, *payload)))
+            self.pipe.send((what, job if what == "submit" else (number, *payload)))
         self.streams.add(stream)
         late = ApiError(504, f"the answer was not done after {seconds:g} seconds", code="timeout", reason="timeout")
         stream.timer = self.loop.call_later(seconds, stream.fail, late)
@@ -152,7 +156,7 @@ class EngineClient:
         for number in stream.left:
             self.open.pop(number, None)
             if self.state == "ready":
-                self.out.put(("cancel", number))
+                self.pipe.send(("cancel", number))
         stream.left.clear()
         self._forget(stream)
 
@@ -170,40 +174,22 @@ class EngineClient:
         for stream in list(self.streams):
             stream.fail(error)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End the worker."""
-        self.state = "stopped" if self.state == "ready" else self.state
-        self.out.put(("stop", None))
-        self.out.put(None)
+        if self.state == "loading":
+            self.process.kill()  # it does not hear, and has nothing to lose
+        if self.state in ("loading", "ready"):
+            self.state = "stopped"
+        self.pipe.send(("stop", None))
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
         self.process.join(5)
         if self.process.is_alive():
             self.process.kill()
             self.process.join(5)
 
-    # the pipe
-
-    def _write(self) -> None:
-        while (message := self.out.get()) is not None:
-            try:
-                self.pipe.send(message)
-            except (OSError, ValueError):
-                return  # the reader sees that it is dead
-
-    def _read(self) -> None:
-        try:
-            while True:
-                self._tell(self._take, self.pipe.recv())
-        except (EOFError, OSError):
-            self.process.join()
-            self._tell(self._died)
-
-    def _tell(self, what, *values) -> None:
-        try:
-            self.loop.call_soon_threadsafe(what, *values)
-        except RuntimeError:
-            pass  # the loop is closed: the server has ended
-
-    # in the event loop
+    # what comes through the pipe
 
     def _take(self, message: tuple) -> None:
         if message[0] == "ready":
@@ -215,27 +201,46 @@ class EngineClient:
             self._change("failed")
         else:
             _, events, self.counts = message
-            for event in events:
-                stream = self.open.get(event.number)
-                if stream:
-                    self._event(stream, event)
+            self._step(events)
             self.watch.step(self.counts)
 
-    def _event(self, stream: Stream, event) -> None:
-        now = self.counts.time
-        if isinstance(event, Text):
-            key = event.number, event.i
+    def _step(self, events: list) -> None:
+        now, written, gaps, woken = self.counts.time, 0, {}, {}
+        for event in events:
+            text = type(event) is tuple
+            stream = self.open.get(event[0] if text else event.number)
+            if stream is None:
+                continue
+            woken[stream] = None
+            if not text:
+                self._event(stream, event)
+                continue
+            event = Text._make(event)
             if stream.first_token is None:
                 stream.first_token = now
-            if event.ids:
-                self.watch.tokens(stream, len(event.ids), now, stream.last.get(key))
-                stream.last[key] = now
-            stream.written += len(event.ids)
-            if len(stream.events) >= BEHIND:
+            n = len(event.ids)
+            if n:
+                index = stream.index(event)
+                before = stream.last.get(index)
+                if before is not None:
+                    gap = (now - before) / n
+                    gaps[gap] = gaps.get(gap, 0) + 1
+                elif not stream.last:
+                    self.watch.began(stream, now)
+                stream.last[index] = now
+                stream.written += n
+                written += n
+            if len(stream.events) < BEHIND:
+                stream.events.append(event)
+            else:
                 stream.fail(ApiError(500, "the client does not read its answer", reason="slow_client"))
-                return
-            stream.events.append(event)
-        elif isinstance(event, Started):
+        if written:
+            self.watch.wrote(written, gaps, now)
+        for stream in woken:
+            stream.wake()
+
+    def _event(self, stream: Stream, event) -> None:
+        if isinstance(event, Started):
             if stream.started is None:
                 stream.started = event.time
             stream.reused += event.reused
@@ -254,11 +259,14 @@ class EngineClient:
                 stream.events.append(event)
             if not stream.left:
                 self._forget(stream)
-        stream.news.set()
 
-    def _died(self) -> None:
+    def _gone(self) -> None:
+        self.ending = asyncio.ensure_future(self._died())
+
+    async def _died(self) -> None:
         if self.state in ("stopped", "failed"):
             return
+        await asyncio.to_thread(self.process.join)
         code = self.process.exitcode
         self.why = f"killed by signal {-code}" if code is not None and code < 0 else f"its process ended with code {code}"
         if self.state == "loading":

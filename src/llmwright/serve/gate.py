@@ -33,6 +33,7 @@ class Gate:
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         name = given.decode() if ID.fullmatch(given) else secrets.token_hex(12)
+        scope["llmwright.send"] = send
         record = scope["llmwright"] = Record(name, scope["method"], scope["path"][:200])
         begun = False
 

@@ -4,9 +4,14 @@ Every figure is counted where the thing happens, in the event loop, so that sums
 """
 
 import time
+from bisect import bisect_left
 from collections import deque
+from itertools import accumulate
+from math import inf
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.utils import floatToGoString
 
 from .worker import Counts, Started
 
@@ -16,6 +21,24 @@ WHOLE = (0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 SECONDS = 10.0  # over which tokens a second are counted
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Between:
+    """A histogram that takes a value many times at once: all who are written in a step waited equally long for it."""
+
+    def __init__(self, name: str, text: str, model: str):
+        self.name, self.text, self.model = name, text, model
+        self.counts, self.sum = [0] * (len(BETWEEN) + 1), 0.0
+
+    def observe(self, value: float, count: int) -> None:
+        self.counts[bisect_left(BETWEEN, value)] += count
+        self.sum += value * count
+
+    def collect(self):
+        made = HistogramMetricFamily(self.name, self.text, labels=["model_name"])
+        bounds = [floatToGoString(bound) for bound in (*BETWEEN, inf)]
+        made.add_metric([self.model], list(zip(bounds, accumulate(self.counts))), self.sum)
+        yield made
 
 
 class Metrics:
@@ -40,7 +63,8 @@ class Metrics:
         self.queries = make(Counter, "vllm:prefix_cache_queries", "Tokens that were looked for in the prefix cache.")
         self.hits = make(Counter, "vllm:prefix_cache_hits", "Tokens that were found in the prefix cache.")
         self.first = make(Histogram, "vllm:time_to_first_token_seconds", "Until the first token.", buckets=FIRST)
-        self.between = make(Histogram, "vllm:inter_token_latency_seconds", "Between tokens.", buckets=BETWEEN)
+        self.between = Between("vllm:inter_token_latency_seconds", "Between tokens.", model)
+        self.registry.register(self.between)
         self.whole = make(Histogram, "vllm:e2e_request_latency_seconds", "Of whole requests.", buckets=WHOLE)
         self.queue = make(Histogram, "vllm:request_queue_time_seconds", "In the queue.", buckets=WHOLE)
         self.prompts = make(Histogram, "vllm:request_prompt_tokens", "Tokens of a prompt.", buckets=TOKENS)
@@ -65,18 +89,18 @@ class Metrics:
         self.prompts.observe(len(job.ids))
         self.queue.observe(max(0.0, event.time - stream.made))
 
-    def tokens(self, stream, n: int, now: float, before: float | None) -> None:
+    def began(self, stream, now: float) -> None:
+        """Its first token came."""
+        self.first.observe(now - stream.made)
+
+    def wrote(self, n: int, gaps: dict[float, int], now: float) -> None:
+        """A step that ended at `now` wrote n tokens. `gaps`: seconds a token since what came before, and how often."""
         self.generated.inc(n)
-        if before is not None:
-            self.between.observe((now - before) / n)
-        elif not stream.last:
-            self.first.observe(now - stream.made)
-        if self.recent and self.recent[-1][0] == now:
-            self.recent[-1] = now, self.recent[-1][1] + n
-        else:
-            self.recent.append((now, n))
-            while self.recent[0][0] < now - SECONDS:
-                self.recent.popleft()
+        for gap, count in gaps.items():
+            self.between.observe(gap, count)
+        self.recent.append((now, n))
+        while self.recent[0][0] < now - SECONDS:
+            self.recent.popleft()
 
     def cancelled(self, stream) -> None:
         """It was given up before its end."""

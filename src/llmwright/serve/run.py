@@ -29,7 +29,17 @@ def serve(
     """Serve until a signal says to stop. `ready(address)` is called when requests are taken. Raises RequestError or
     WorkError where the address is taken or the model cannot be loaded."""
     with listen(host, port) as listening:
-        asyncio.run(_Serving(settings, limits, name, log_prompts, ready, host, listening).run())
+        _run(_Serving(settings, limits, name, log_prompts, ready, host, listening).run())
+
+
+def _run(main) -> None:
+    """`asyncio.run`, with uvloop's event loop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -74,11 +84,11 @@ class _Serving:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
-        self.client.start()
+        await self.client.start()
         try:
             await self.uvicorn.serve(sockets=[self.listening])
         finally:
-            await asyncio.to_thread(self.client.stop)
+            await self.client.stop()
         if self.client.failure:
             raise self.client.failure
 

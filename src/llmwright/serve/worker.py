@@ -5,13 +5,14 @@ nothing to do the process sleeps on the pipe. A request that fails never ends it
 """
 
 import signal
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from ..errors import Error, RequestError
+from .pipe import Pipe
 from .settings import EngineSettings
 
 
@@ -59,8 +60,9 @@ class Started:
     reused: int
 
 
-class Text(NamedTuple):  # there are thousands a second, and a tuple is the quickest through a pipe
-    """What a step brought for text `i` of a job. `finish`: why it ended, if it did."""
+class Text(NamedTuple):
+    """What a step brought for text `i` of a job. `finish`: why it ended, if it did. There are thousands a second: through
+    the pipe they go as plain tuples, which takes a third of the time."""
 
     number: int
     i: int
@@ -95,10 +97,11 @@ class Counts:
     lost: int = 0  # blocks that are in no table, not free and not kept although nothing runs: none, or a defect
 
 
-def main(connection: Connection, settings: EngineSettings) -> None:
+def main(end: socket.socket, settings: EngineSettings) -> None:
     """The process. Ctrl-C on a terminal reaches it too: whoever started it decides when it ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    connection = Pipe(end)
     try:
         worker = _load(connection, settings)
     except Exception as error:
@@ -113,7 +116,7 @@ def main(connection: Connection, settings: EngineSettings) -> None:
         pass  # the server is gone
 
 
-def _load(connection: Connection, settings: EngineSettings):
+def _load(connection: Pipe, settings: EngineSettings):
     import gc
 
     gc.disable()  # what is loaded stays
@@ -124,7 +127,10 @@ def _load(connection: Connection, settings: EngineSettings):
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    loaded = load(settings.model, dtype=settings.dtype, device=str(pick_device(settings.device)))
+    loaded = load(
+        settings.model, dtype=settings.dtype, device=str(pick_device(settings.device)), weights=settings.weights,
+        deterministic=settings.deterministic,
+    )
     worker = (Vectors if loaded.kind == "encoder" else Texts)(connection, loaded, settings)
     gc.freeze()
     gc.enable()
@@ -134,7 +140,7 @@ def _load(connection: Connection, settings: EngineSettings):
 class Texts:
     """Jobs for a decoder."""
 
-    def __init__(self, connection: Connection, loaded, settings: EngineSettings):
+    def __init__(self, connection: Pipe, loaded, settings: EngineSettings):
         from ..engine.llm import LLM
         from ..engine.prompt import begins, end_ids
 
@@ -149,7 +155,7 @@ class Texts:
             tuple(sorted(end_ids(loaded.model, loaded.tokenizer, loaded.stop_tokens))), begins(loaded.tokenizer),
             loaded.advice,
             len(blocks.blocks) * blocks.size, str(loaded.model.dtype).removeprefix("torch."),
-            sum(p.numel() for p in loaded.model.parameters()),
+            loaded.model.size,
         )
         self.grammars = None
         self.engine.generate([list(self.about.ends[:1]) or [0]], max_tokens=2)  # what is built at first use is built now
@@ -263,16 +269,21 @@ class _Open:
         if not self.started and (self.first.computed or self.request.done):
             self.started = True
             events.append(Started(self.number, begun, self.first.reused))
+        over = True
         for i, row in enumerate(self.request.rows):
             at, result = self.told[i], row.result
             if len(result.ids) > at or (row.done and not result.ids):  # the latter where only the prompt was asked for
                 self.told[i] = len(result.ids)
                 scores = result.prompt_log_probs if at == 0 else None
-                prompt = list(zip(row.start, scores, result.prompt_top_log_probs)) if scores else []
-                events.append(Text(self.number, i, self.pieces[i], result.ids[at:], result.log_probs[at:],
-                                   result.top_log_probs[at:], result.finish_reason if row.done else None, prompt))
+                prompt = list(zip(row.start, scores, result.prompt_top_log_probs)) if scores else ()
+                events.append((  # a Text
+                    self.number, i, self.pieces[i], result.ids[at:], result.log_probs[at:] if result.log_probs else (),
+                    result.top_log_probs[at:] if result.top_log_probs else (), result.finish_reason if row.done else None,
+                    prompt,
+                ))
                 self.pieces[i] = ""
-        if not self.request.done:
+            over = over and row.done
+        if not over and self.request.error is None:
             return False
         error = self.request.error
         events.append(_failure(self.number, error) if error else Ended(self.number))
@@ -282,12 +293,12 @@ class _Open:
 class Vectors:
     """Jobs for an encoder."""
 
-    def __init__(self, connection: Connection, loaded, settings: EngineSettings):
+    def __init__(self, connection: Pipe, loaded, settings: EngineSettings):
         self.connection, self.loaded = connection, loaded
         config = loaded.model.config
         limit = (config.sentence and config.sentence.max_tokens) or config.context
         self.about = About(loaded.kind, loaded.tokenizer, limit, limit, dtype=str(loaded.model.dtype).split(".")[-1],
-                           parameters=sum(p.numel() for p in loaded.model.parameters()))
+                           parameters=loaded.model.size)
 
     def run(self) -> None:
         cancelled = set()
