@@ -218,6 +218,25 @@ def test_a_conversation_of_four_hundred_turns_leaves_nine_tenths_of_the_budget()
         assert budget.left > 0.9 * template_budget.STEPS * template_budget.STEP
 
 
+EACH_SEES_ALL = """{%- for message in messages -%}{%- set ns = namespace(n=0) -%}
+{%- for other in messages[loop.index0:] -%}{%- if other.role == 'tool' -%}{%- set ns.n = ns.n + 1 -%}{%- endif -%}{%- endfor -%}
+{{ message.role }} {{ ns.n }} {% endfor -%}"""
+
+
+def test_a_template_that_goes_through_all_messages_at_each_takes_long_conversations():
+    """As where results of tools are matched with their calls; 320 calls of a tool and their results cost 1.7 million steps, so one budget is too little."""
+    made = template_sandbox.compile(EACH_SEES_ALL)
+    messages = [ASK, *[{"role": "assistant", "content": ""}, {"role": "tool", "content": "y" * 200}] * 320]
+    text = template_sandbox.render(made, {"messages": messages})
+    assert text.startswith("user 320 assistant 320 tool 320 assistant 319") and text.endswith("tool 1 ")
+
+
+def test_the_budget_grows_with_the_messages_and_not_without_end():
+    budgets = [template_budget.Budget(n).left for n in (0, 1, 199, 200, 640, 1000, 10**6)]
+    assert [b // budgets[0] for b in budgets] == [1, 1, 1, 2, 6, 10, 10]
+    assert template_budget.Budget(10**6).seconds == 15 and template_budget.Budget(3).seconds == 5
+
+
 def test_the_budget_is_new_for_each_text():
     made = template_sandbox.compile("{% for i in range(50000) %}{% endfor %}")
     assert [template_sandbox.render(made, {}) for _ in range(20)] == [""] * 20
@@ -225,5 +244,5 @@ def test_the_budget_is_new_for_each_text():
 
 def test_what_nothing_else_stops_ends_at_a_time():
     with template_budget.Budget() as budget, pytest.raises(TooMuch, match="more than 5 seconds"):
-        budget.end = time.monotonic()
+        budget.end = time.thread_time()
         template_budget.spend(1)

@@ -2,6 +2,9 @@
 
 A value is weighed as it would be printed: a list that stands in another ten times counts ten times. So a few lines that
 stack lists upon lists pay for what they would print, and the weighing itself ends when the budget does.
+
+A long conversation has a larger budget: some templates go through all messages at each of them (what tools were called
+before?), so what a message costs grows with their number.
 """
 
 import contextvars
@@ -14,7 +17,8 @@ STEPS = 900_000  # calls, filters, tests and turns of loops; a conversation of 4
 STEP = 100  # characters that cost as much as a step
 ENTRY = 30  # characters that cost as much as an entry of a list, which takes some 60 bytes where it is new
 LENGTH = 10_000_000  # characters or entries of one text or list
-SECONDS = 5  # where all of the above has overlooked something
+SECONDS = 5  # of processor time, where all of the above has overlooked something
+MESSAGES, MOST = 100, 10  # each so many messages add another budget, up to so many: some ten seconds of a quadratic one
 BITS = 10_000  # of a whole number
 
 VIEWS = tuple(type(view) for view in ({}.keys(), {}.values(), {}.items()))
@@ -29,12 +33,15 @@ class TooMuch(jinja2.TemplateError):
 
 
 class Budget:
-    """left: characters. watch: where the clock is looked at next."""
+    """For a conversation of so many messages. left: characters. watch: where the clock is looked at next."""
 
-    __slots__ = ("left", "watch", "end", "token")
+    __slots__ = ("steps", "seconds", "left", "watch", "end", "token")
 
-    def __init__(self):
-        self.left, self.watch, self.end = STEPS * STEP, STEPS * STEP, time.monotonic() + SECONDS
+    def __init__(self, messages: int = 0):
+        times = min(max(1, messages // MESSAGES), MOST)
+        self.steps, self.seconds = STEPS * times, SECONDS * min(times, 3)
+        self.left = self.watch = self.steps * STEP
+        self.end = time.thread_time() + self.seconds  # of this thread: a busy machine makes no template too long
 
     def __enter__(self):
         self.token = _budget.set(self)
@@ -45,9 +52,9 @@ class Budget:
 
     def look(self):
         if self.left < 0:
-            raise TooMuch(f"it does not end within {STEPS:,} steps (one for each {STEP} characters)")
-        if time.monotonic() > self.end:
-            raise TooMuch(f"it takes more than {SECONDS} seconds")
+            raise TooMuch(f"it does not end within {self.steps:,} steps (one for each {STEP} characters)")
+        if time.thread_time() > self.end:
+            raise TooMuch(f"it takes more than {self.seconds} seconds")
         self.watch = max(0, self.left - 1000 * STEP)
 
 

@@ -48,7 +48,8 @@ def compile(source: str) -> jinja2.Template:
 def render(template: jinja2.Template, variables: dict) -> str:
     """The text of a `compile`d template. Raises jinja2.TemplateError, and what Python raises where a template takes the
     wrong type or goes too deep."""
-    with Budget():
+    messages = variables.get("messages")
+    with Budget(len(messages) if isinstance(messages, list) else 0):
         return template.render(variables)
 
 
