@@ -10,6 +10,7 @@ from llmwright.engine.beam import Beams
 from llmwright.engine.generate import generate
 from llmwright.engine.llm import LLM
 from llmwright.engine.sampler import GREEDY, Sampling
+from llmwright.engine.weights import hold
 from llmwright.errors import RequestError, WorkError
 
 
@@ -152,3 +153,20 @@ def test_a_search_that_cannot_be_made_is_refused_at_once():
     assert engine.generate([[1, 2, 3]], max_tokens=14, beams=1)[0].ids == made.generate(
         [[1, 2, 3]], max_tokens=14, beams=1)[0].ids
     assert idle(engine)
+
+
+def test_deterministic_beams_and_scores_are_the_same_to_the_bit():
+    made = ending()
+    try:
+        hold(made.model, "float", steady=True)
+    except RequestError as error:
+        pytest.skip(str(error))
+    plain = made.generate(PROMPTS, max_tokens=14, n=3, beams=3)
+    scores = []
+    for how in (dict(), dict(block=4, step_tokens=3), dict(max_texts=5, block=4, prefix_cache=False),
+                dict(block=4, memory=memory(made, 40, 4))):
+        engine = LLM(made, **how)
+        found = engine.generate(PROMPTS, max_tokens=14, n=3, beams=3, prompt_log_probs=1)
+        assert [(r.ids, r.score, r.log_probs) for r in found] == [(r.ids, r.score, r.log_probs) for r in plain]
+        scores.append([(r.prompt_log_probs, r.prompt_top_log_probs) for r in found])
+    assert all(one == scores[0] for one in scores) and engine.scheduler.preemptions > 0
