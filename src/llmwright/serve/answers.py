@@ -2,15 +2,16 @@
 
 import codecs
 import json
-import secrets
 import time
 from dataclasses import dataclass, field
 
 from ..tokens.tokenizer import Tokenizer
+from .log import fresh_name
 from .worker import Text
 
 MARK = "\ufdd0text\ufdd0"  # noncharacters: in no text
 UTF8 = codecs.getincrementaldecoder("utf-8")
+encode = json.JSONEncoder().encode  # json.dumps without its many options
 NEVER = -9999.0  # OpenAI's figure where a log-probability is minus infinity, which JSON cannot write
 
 
@@ -30,7 +31,7 @@ class Answer:
     def __init__(self, model: str, tokenizer: Tokenizer, ends, texts: int, *, chat: bool, log_probs: bool = False,
                  before: list[str] | None = None):
         self.model, self.tokenizer, self.ends, self.chat, self.with_log_probs = model, tokenizer, ends, chat, log_probs
-        self.id = ("chatcmpl-" if chat else "cmpl-") + secrets.token_hex(12)
+        self.id = ("chatcmpl-" if chat else "cmpl-") + fresh_name()
         self.created = int(time.time())
         self.choices = [Choice() for _ in range(texts)]
         self.before = before or [""] * texts  # what echo puts before each text
@@ -103,7 +104,7 @@ class Answer:
             made = made if self.chat else made.replace(b'"text":""', b'"text":' + json.dumps(MARK).encode())
             self.frames[index, usage] = made.split(json.dumps(MARK).encode())
         before, after = self.frames[index, usage]
-        return before + json.dumps(text).encode() + after
+        return before + encode(text).encode() + after
 
     def last(self, usage: dict) -> bytes:
         head = self._head("chat.completion.chunk" if self.chat else "text_completion")

@@ -136,12 +136,16 @@ class EventStream(Response):
     async def __call__(self, scope, receive, send) -> None:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            send = scope["llmwright.send"]  # the pieces are not for those who only look at how an answer begins
-            async with aclosing(self.parts) as parts:
-                async for part in parts:
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            # A task of its own, and the server's own `send`: else each piece would pass through all the layers that only
+            # look at how an answer begins.
+            await asyncio.ensure_future(self._write(scope["llmwright.send"]))
         except Gone:
             pass
         finally:
             self.handed.close()
+
+    async def _write(self, send) -> None:
+        async with aclosing(self.parts) as parts:
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})

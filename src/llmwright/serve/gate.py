@@ -7,11 +7,10 @@ number for each request, and its line in the log. Plain ASGI, so that a stream's
 import asyncio
 import hmac
 import re
-import secrets
 import traceback
 
 from .errors import encoded, reason_of
-from .log import Log, Record
+from .log import Log, Record, fresh_name
 from .metrics import Metrics
 from .settings import Limits
 
@@ -32,7 +31,7 @@ class Gate:
             return
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        name = given.decode() if ID.fullmatch(given) else secrets.token_hex(12)
+        name = given.decode() if ID.fullmatch(given) else fresh_name()
         scope["llmwright.send"] = send
         record = scope["llmwright"] = Record(name, scope["method"], scope["path"][:200])
         begun = False

@@ -1,10 +1,19 @@
 """One line of JSON for each request, on stderr. What people wrote and what they were told is in it only if asked for."""
 
 import json
+import random
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
+
+
+_random = random.Random()  # names are told apart by it, nothing is kept secret
+
+
+def fresh_name() -> str:
+    """One that nothing else has."""
+    return f"{_random.getrandbits(96):024x}"
 
 
 @dataclass
@@ -54,6 +63,7 @@ class Log:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{int(time.time() * 1000) % 1000:03d}Z"
         try:
             with self.lock:
-                print(json.dumps({"time": stamp, **line}), file=self.out, flush=True)
+                self.out.write(json.dumps({"time": stamp, **line}) + "\n")
+                self.out.flush()
         except (OSError, ValueError):
             pass  # nobody reads it any more; answers matter more

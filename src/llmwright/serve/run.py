@@ -3,6 +3,7 @@ the process ends."""
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import time
@@ -77,7 +78,7 @@ class _Serving:
         self.api = Api(self.client, name, limits, metrics, self.log)
         self.uvicorn = _Uvicorn(uvicorn.Config(
             create(self.api), log_level="critical", access_log=False, lifespan="off", server_header=False, ws="none",
-            timeout_graceful_shutdown=FLUSH_SECONDS, timeout_keep_alive=30,
+            proxy_headers=False, timeout_graceful_shutdown=FLUSH_SECONDS, timeout_keep_alive=30,
         ))
 
     async def run(self) -> None:
@@ -94,6 +95,8 @@ class _Serving:
 
     def changed(self, state: str) -> None:
         if state == "ready":
+            gc.collect()
+            gc.freeze()  # what is loaded stays: it is not looked through again while answers wait
             self.ready(self.address)
         elif self.client.failure:
             self.uvicorn.should_exit = True
