@@ -81,6 +81,15 @@ def test_roberta_reads_from_its_first_position(tmp_path):
     assert [f.probability for f in found[0]] == pytest.approx([w["score"] for w in wanted], abs=1e-5)
 
 
+def test_a_token_of_white_space_alone_is_seen():
+    tokenizer = with_mask()
+    config = dict(SHAPE, model_type="roberta", architectures=["RobertaForMaskedLM"], vocab_size=tokenizer.vocab_size,
+                  max_position_embeddings=34, type_vocab_size=1)
+    found = {f.id: f for f in fill_mask(new(read_config(config)).eval(), tokenizer, "import <|mask|>", top=258)[0]}
+    (newline,), (letter,) = tokenizer.encode("\n"), tokenizer.encode("a")
+    assert (found[newline].token, found[newline].shown) == ("\n", r"'\n'") and found[letter].shown == "a"
+
+
 def with_mask():
     from llmwright.tokens.train import train
 

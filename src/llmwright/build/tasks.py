@@ -173,7 +173,7 @@ class Masked(Task):
         shown = []
         for prompt in prompts:
             masks = fill_mask(model, self.tokenizer, prompt)
-            shown.append((prompt, "; ".join(", ".join(f"{f.token} {f.probability:.0%}" for f in mask) for mask in masks)))
+            shown.append((prompt, "; ".join(", ".join(f"{f.shown} {f.probability:.0%}" for f in mask) for mask in masks)))
         return shown
 
     def flops(self, context):

@@ -13,13 +13,18 @@ from ..tokens.anatomy import USUAL_NAMES
 
 @dataclass(frozen=True)
 class Filling:
-    """A token for a mask, and its probability. `text`: the whole text with it, and with the best token in every other
-    mask."""
+    """A token for a mask, without the spaces around it (unless it is nothing else), and its probability. `text`: the
+    whole text with it, and with the best token in every other mask."""
 
     id: int
     token: str
     probability: float
     text: str
+
+    @property
+    def shown(self) -> str:
+        """The token as people read it: what would not be seen in quotes."""
+        return self.token if self.token.strip() and self.token.isprintable() else repr(self.token)
 
 
 @torch.inference_mode()
@@ -55,11 +60,15 @@ def fill_mask(model: Encoder, tokenizer, text: str, *, top: int = 5) -> list[lis
     filled[places] = tokens[:, 0]
     return [
         [
-            Filling(int(token), tokenizer.decode([token]).strip(), float(p), _text(tokenizer, filled, place, token))
+            Filling(int(token), _token(tokenizer.decode([token])), float(p), _text(tokenizer, filled, place, token))
             for p, token in zip(row, chosen)
         ]
         for place, row, chosen in zip(places, best, tokens)
     ]
+
+
+def _token(text: str) -> str:
+    return text.strip() or text
 
 
 def _text(tokenizer, ids, place, token) -> str:
@@ -74,9 +83,8 @@ def show(text: str, fillings: list[list[Filling]]) -> str:
     for number, found in enumerate(fillings, 1):
         if len(fillings) > 1:
             lines.append(f"mask {number}")
-        shown = [f.token if f.token.strip() and f.token.isprintable() else repr(f.token) for f in found]
-        width = max(map(len, shown))
-        lines += [f"{100 * f.probability:5.1f} %  {token:<{width}}  {' '.join(f.text.split())}" for token, f in zip(shown, found)]
+        width = max(len(f.shown) for f in found)
+        lines += [f"{100 * f.probability:5.1f} %  {f.shown:<{width}}  {' '.join(f.text.split())}" for f in found]
     return "\n".join(lines)
 
 
