@@ -6,18 +6,15 @@ is woken once.
 
 import asyncio
 import itertools
-import multiprocessing
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..errors import Error, RequestError, WorkError
-from . import worker
 from .errors import ApiError
 from .pipe import LoopPipe
 from .settings import EngineSettings
-from .worker import About, Counts, Ended, Job, Started, Text
+from .worker import About, Counts, Ended, Job, Process, Started, Text
 
 PARAMS = {name: name for name in ("response_format", "logit_bias", "bad_words", "max_tokens", "n")} | {
     "stop_tokens": "stop_token_ids", "text": "input"}
@@ -95,12 +92,15 @@ class Stream:
 
 
 class EngineClient:
-    """Starts the worker and talks with it. `state` is "loading", "ready", "failed" (it could not load) or "dead".
+    """Talks with the worker, which was started. `state` is "loading", "ready", "failed" (it could not load) or "dead".
 
     watch: told of what happens (`metrics.Metrics`). on_change(state): called in the event loop.
     """
 
-    def __init__(self, settings: EngineSettings, watch, on_change: Callable[[str], None] = lambda state: None):
+    def __init__(
+        self, engine: Process, settings: EngineSettings, watch, on_change: Callable[[str], None] = lambda state: None,
+    ):
+        self.process, self.end = engine.process, engine.end
         self.settings, self.watch, self.on_change = settings, watch, on_change
         self.state, self.why = "loading", ""
         self.failure: Error | None = None
@@ -111,14 +111,9 @@ class EngineClient:
         self.numbers = itertools.count()
 
     async def start(self) -> None:
-        """Start the worker."""
+        """Talk with the worker from now on."""
         self.loop = asyncio.get_running_loop()
-        here, there = socket.socketpair()
-        context = multiprocessing.get_context("spawn")
-        self.process = context.Process(target=worker.main, args=(there, self.settings), daemon=True, name="engine")
-        self.process.start()
-        there.close()  # so that its end is the pipe's end
-        self.pipe = await LoopPipe.open(here, self._take, self._gone)
+        self.pipe = await LoopPipe.open(self.end, self._take, self._gone)
 
     @property
     def texts(self) -> int:

@@ -4,6 +4,7 @@ So the server's event loop never waits for a step, and an engine that dies takes
 nothing to do the process sleeps on the pipe. A request that fails never ends it; the end of the pipe does.
 """
 
+import multiprocessing
 import signal
 import socket
 import threading
@@ -95,6 +96,22 @@ class Counts:
     blocks: int = 0
     preemptions: int = 0
     lost: int = 0  # blocks that are in no table, not free and not kept although nothing runs: none, or a defect
+
+
+class Process(NamedTuple):
+    """The worker's process, and this end of the pipe to it."""
+
+    process: multiprocessing.Process
+    end: socket.socket
+
+
+def start(settings: EngineSettings) -> Process:
+    here, there = socket.socketpair()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=main, args=(there, settings), daemon=True, name="engine")
+    process.start()
+    there.close()  # so that its end is the pipe's end
+    return Process(process, here)
 
 
 def main(end: socket.socket, settings: EngineSettings) -> None:
