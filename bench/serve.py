@@ -265,9 +265,9 @@ def measure(asked, servers: dict, alone: dict, found: dict, turn: int) -> None:
     from llmwright.serve import bench
 
     def note(case: str, who: str, value) -> None:
+        value = float("nan") if value is None else value  # answers so short that at no time all of them wrote
         found.setdefault((case, who), []).append(value)
-        text = f"{value:,.4g}" if isinstance(value, (int, float)) else value
-        print(f"round {turn + 1}: {case}: {who}: {text}", file=sys.stderr, flush=True)
+        print(f"round {turn + 1}: {case}: {who}: {value:,.4g}", file=sys.stderr, flush=True)
 
     case = bench.Case((1, 8, 32), asked.prompt, asked.answer, 1, 500, asked.arrivals, asked.rate, asked.seed + turn)
     words = next(iter(servers.values())).asker.ids
@@ -334,6 +334,7 @@ def check(row: dict, who: str) -> None:
 
 def table(found: dict, names: list[str], asked, sizes: dict[str, float], kv: float) -> None:
     def cell(values: list[float] | None) -> str:
+        values = [value for value in values or () if value == value]
         if not values:
             return ""
         return f"{number(statistics.median(values))} ({number(min(values))}–{number(max(values))})"
