@@ -21,6 +21,8 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same conversation.")] = None,
     load: Annotated[str | None, typer.Option(help="Go on with a conversation that /save wrote.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Tell the speed after each answer.")] = False,
+    weights: Annotated[str | None, typer.Option(
+        help="What the matrices are held in: float, int8 or int4: smaller is faster and less exact.")] = None,
     dtype: Annotated[str, typer.Option(
         help="What to compute in: float32, bfloat16, or auto, in which this machine writes faster.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
@@ -47,7 +49,7 @@ def chat(
             from .conversation import COMMANDS, Conversation
             from .prompt_line import Lines
 
-            loaded = load_model(model, dtype=dtype, device=str(pick_device(device)))
+            loaded = load_model(model, dtype=dtype, device=str(pick_device(device)), weights=weights)
             made = Chat(loaded, system, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k,
                         min_p=min_p, repetition_penalty=repetition_penalty, seed=seed)
             if load:
@@ -59,8 +61,10 @@ def chat(
     lines = Lines([f"/{name}" for name in COMMANDS], history)
     conversation = Conversation(made, lines, stats)
     if shown:
-        size = amount(sum(p.numel() for p in loaded.model.parameters()), "")
+        size = amount(loaded.model.size, "")
         precision = str(loaded.model.dtype).removeprefix("torch.")
+        if weights in ("int8", "int4"):
+            precision = f"{weights} weights"
         conversation.note(f"{model}  {size} parameters, {precision}, context {loaded.model.config.context:,}")
         conversation.note("/help lists the commands; Ctrl-C stops an answer; Ctrl-D leaves\n")
     try:

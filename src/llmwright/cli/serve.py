@@ -36,6 +36,10 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Threads to compute with. Default: all.", min=1)] = None,
     log_prompts: Annotated[bool, typer.Option(
         "--log-prompts", help="Write what people ask and are told into the log too.")] = False,
+    weights: Annotated[str, typer.Option(
+        help="What a decoder holds its matrices in: float, int8 or int4: smaller is faster and less exact.")] = "float",
+    deterministic: Annotated[bool, typer.Option(
+        "--deterministic", help="A text is the same to the bit, whoever else is served at that time.")] = False,
     dtype: Annotated[str, typer.Option(
         help="What to compute in: float32, bfloat16, or auto, in which this machine writes faster.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
@@ -53,7 +57,7 @@ def serve(
     from ..serve.settings import EngineSettings, Limits
 
     settings = EngineSettings(
-        str(model), dtype=dtype, device=device, memory=cache_memory, block=block, max_texts=max_texts,
+        str(model), dtype=dtype, device=device, weights=weights, deterministic=deterministic, memory=cache_memory, block=block, max_texts=max_texts,
         step_tokens=step_tokens, prefix_cache=prefix_cache, threads=threads,
     )
     limits = Limits(

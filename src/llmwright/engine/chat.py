@@ -43,7 +43,7 @@ def template(loaded) -> ChatTemplate:
 
 def how(loaded, given: dict, n: int = 1) -> tuple[Sampling, Beams | None]:
     """How an answer is written: as `given` (see `options.choose`), else as the model's makers advise."""
-    size = sum(p.numel() for p in loaded.model.parameters())
+    size = loaded.model.size
     default = Sampling(**loaded.advice) if loaded.advice else SMALL if size < SMALL_UP_TO else USUAL
     sampling, beams = choose(given, default, n)
     if "repetition_penalty" not in given and not sampling.greedy:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..model.cache import ROOM, KVCache
 from ..model.decoder import Decoder
+from ..model.paged import RowCache
 
 PIECE = 256  # tokens of a prompt that are read before somebody is asked again whether to go on
 
@@ -27,7 +28,8 @@ class KeptStepper:
 
     def __init__(self, model: Decoder):
         self.model, self.ids, self.reused = model, [], 0
-        self.cache = KVCache(model.config, 1, ROOM, dtype=model.dtype, device=model.device)
+        kind = RowCache if model.tape or model.steady else KVCache
+        self.cache = kind(model.config, 1, ROOM, dtype=model.dtype, device=model.device)
         self.stopped: Callable[[], bool] = lambda: False
         # where angles depend on the length of the whole text, keys made at another length are wrong
         scaling = getattr(model.config.positions, "scaling", None)
@@ -58,7 +60,10 @@ class KeptStepper:
         needed = len(self.ids) + len(ids)
         self.cache.grow(needed, self.model.config.context)
         self.cache.shorten(len(self.ids))  # if an error ended the step before in its middle
-        hidden = self.model.hidden(torch.tensor([ids], device=self.model.device), cache=self.cache)
+        places = torch.arange(len(self.ids), needed, device=self.model.device)[None]
+        if self.cache.paged:
+            self.cache.place(len(ids))
+        hidden = self.model.hidden(torch.tensor([ids], device=self.model.device), positions=places, cache=self.cache)
         self.ids = self.ids + ids
         return self.model.logits(hidden[:, -1]) if last else None
 

@@ -41,7 +41,7 @@ class LanguageModel:
     advice: dict[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        config, size = self.model.config, sum(p.numel() for p in self.model.parameters())
+        config, size = self.model.config, self.model.size
         return (f"<LanguageModel {self.path}: {config.family} ({self.kind}), {amount(size, 'parameters')}, context "
                 f"{config.context:,}, vocabulary {config.vocab_size:,}>")
 
@@ -167,7 +167,7 @@ def load(
             f"{place}: its tokenizer has {tokenizer.vocab_size} tokens and its model {model.config.vocab_size}: "
             "they do not belong together"
         )
-    if weights or deterministic:
+    if deterministic or (weights or "float") != "float" or (weights and model.config.kind == "decoder"):
         held.hold(model, weights or "float", steady=deterministic)
     return LanguageModel(model, tokenizer, place, **_generation_settings(place, tokenizer.vocab_size))
 

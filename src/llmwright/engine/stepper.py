@@ -17,7 +17,7 @@ from ..errors import RequestError
 from ..model.cache import ROOM, KVCache
 from ..model.decoder import Decoder
 from ..model.encoder_decoder import EncoderDecoder
-from ..model.paged import SteadyCache
+from ..model.paged import RowCache
 from ..model.transformer import Transformer
 from .prompt import positions
 from .window import Window, WindowStepper
@@ -72,10 +72,10 @@ class DecoderStepper:
         # the last token is never fed
         self.most = self.longest + min(max_tokens, self.last + 1 - min(lengths)) - 1
         room = min(self.most, self.longest + ROOM)  # the rest when it comes to that
-        kind = SteadyCache if model.steady else KVCache
-        self.cache = kind(model.config, len(prompts), room, dtype=model.dtype, device=model.device)
         self.padding = torch.tensor([self.longest - n for n in lengths], device=model.device)[:, None]  # (B, 1)
         self.padded = min(lengths) < self.longest
+        kind = RowCache if model.steady or (model.tape and not self.padded) else KVCache
+        self.cache = kind(model.config, len(prompts), room, dtype=model.dtype, device=model.device)
         self.place = torch.empty(0)  # (B, 1): the position of each row's last token
 
     def prefill(self) -> Tensor:
@@ -102,6 +102,8 @@ class DecoderStepper:
 
     def _logits(self, ids: Tensor, at: Tensor, mask: Tensor | None) -> Tensor:
         self.cache.grow(self.cache.length + ids.shape[1], self.most)
+        if self.cache.paged:
+            self.cache.place(ids.shape[1])
         return self.model.logits(self.model.hidden(ids, positions=at, mask=mask, cache=self.cache)[:, -1])
 
     def select(self, rows: Tensor) -> None:

@@ -8,7 +8,7 @@ al. 2023, section 2.2): half the bits, half the time. The bits lie in groups of 
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import kernels
 from ..errors import RequestError
@@ -16,49 +16,11 @@ from ..model.attention import Attention
 from ..model.decoder import Decoder
 from ..model.experts import MixtureOfExperts
 from ..model.feedforward import GatedFeedForward
+from . import tape
+from .linear import FloatLinear, Joined, QuantizedLinear, SteadyLinear
 
 WEIGHTS = ("float", "int8", "int4")
 BITS = {"int8": 8, "int4": 4}
-
-
-class QuantizedLinear(nn.Module):
-    """x · Wᵀ + bias, the matrix in `bits` bits."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, bits: int):
-        super().__init__()
-        self.weight = kernels.quantized_weight(weight, bias, bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return kernels.linear_quantized(x, self.weight)
-
-
-class SteadyLinear(nn.Module):
-    """x · Wᵀ + bias, whose rows do not depend on each other to the bit."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        super().__init__()
-        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return kernels.linear_steady(x, self.weight, self.bias)
-
-
-class FloatLinear(SteadyLinear):
-    """x · Wᵀ + bias, the fastest way."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight, self.bias)
-
-
-class Joined(nn.Module):
-    """Several layers of the same input as one. (…, K) → one (…, F) for each."""
-
-    def __init__(self, layer: nn.Module, outputs: list[int]):
-        super().__init__()
-        self.layer, self.outputs = layer, outputs
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.layer(x).split(self.outputs, dim=-1)
 
 
 @torch.no_grad()
@@ -71,12 +33,12 @@ def hold(model: Decoder, weights: str = "float", *, steady: bool = False) -> Non
     if weights not in WEIGHTS:
         raise RequestError(f"weights {weights!r} are not supported: it must be {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
     if not isinstance(model, Decoder):
-        raise RequestError(f"weights in {weights} are for decoders")
+        raise RequestError("weights in few bits and deterministic texts are for decoders")
     if weights != "float" and model.device.type != "cpu":
         raise RequestError(f"weights in {weights} are for the CPU; on a GPU leave them in bfloat16")
     if steady:
-        check_steady(model)
-    bits = BITS.get(weights)
+        _check_steady(model, weights)
+    bits, size = BITS.get(weights), model.size
 
     def layer(*parts: nn.Linear) -> nn.Module:
         weight = torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight
@@ -107,15 +69,17 @@ def hold(model: Decoder, weights: str = "float", *, steady: bool = False) -> Non
     if bits:
         model.head.product = QuantizedLinear(table, None, 8)
         model.head.weight = None
-    elif steady:
-        model.head.product = SteadyLinear(table.to(model.dtype), None)
-    model.steady = steady
+    else:
+        model.head.product = (SteadyLinear if steady else FloatLinear)(table.to(model.dtype), None)
+    model.held += size - model.size
+    model.steady, model.weights = steady, weights
+    model.tape = tape.record(model)
 
 
-def check_steady(model: Decoder) -> None:
+def _check_steady(model: Decoder, weights: str) -> None:
     """Raises RequestError where the kernels that this takes are missing."""
     found = kernels.using(model.device)
-    missing = [name for name in ("paged_attention", "linear_steady") if found[name] != "native"]
-    if missing or model.dtype not in kernels.native.DTYPES:
-        why = kernels.native.problem() or f"they are for float32 and bfloat16 on a CPU"
+    needed = ["paged_attention", "linear_steady", *(["linear_quantized"] if weights != "float" else [])]
+    if any(found[name] != "native" for name in needed) or model.dtype not in kernels.native.DTYPES:
+        why = kernels.native.problem() or "they are for float32 and bfloat16 on a CPU (in few bits: with AVX-512 VNNI)"
         raise RequestError(f"deterministic texts need the native kernels, which are not to be had here: {why}")

@@ -69,6 +69,8 @@ class WindowStepper:
 
     def __init__(self, model: Decoder, prompts: Sequence[list[int]], window: Window):
         check(model, window)
+        if model.steady:
+            raise RequestError("a window and deterministic texts contradict each other: leave one out")
         self.model, self.window, self.starts = model, window, list(prompts)
         room = min(window.size, max(map(len, prompts)) + ROOM)
         self.cache = KVCache(model.config, len(prompts), room, dtype=model.dtype, device=model.device)

@@ -59,12 +59,23 @@ def library() -> dict | None:
             function = lib[f"{name}_{suffix}"]
             function.argtypes, function.restype = [_TYPES[letter] for letter in signature], None
             functions[name, dtype] = function
+    functions["library"], functions["tape"] = lib, lib.tape_run
+    lib.tape_run.argtypes, lib.tape_run.restype = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p], None
     return functions
 
 
 def function(name: str, dtype: torch.dtype):
     """A kernel, to be called with the addresses of tensors: for calls whose every microsecond counts."""
     return library()[name, dtype]
+
+
+def on_tape(name: str, dtype: torch.dtype, what: ctypes.Structure, to: ctypes.Structure) -> None:
+    """Make `to` the operation `name` with the fields of `what` (`tape.py`)."""
+    library()["library"][f"tape_{name}_{DTYPES[dtype]}"](ctypes.byref(what), ctypes.byref(to))
+
+
+def run_tape(operations: ctypes.Array, count: int, step: ctypes.Structure) -> None:
+    library()["tape"](operations, count, ctypes.byref(step))
 
 
 def rows(x: torch.Tensor, K: int) -> tuple[torch.Tensor, int]:

@@ -55,29 +55,27 @@ class PagedCache:
             self.keys[:, b], self.values[:, b] = self.keys[:, a], self.values[:, a]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **how) -> Tensor:
-        """Write `k`, `v` (1, N, K, C) of the step's tokens; each of the queries `q` (1, N, H, C) then looks at its text up
-        to itself. Returns (1, N, H, C). how: as for `kernels.paged_attention`."""
+        """Write `k`, `v` (B, T, K, C) of the step's N = B·T tokens; each of the queries `q` (B, T, H, C) then looks at its
+        text up to itself. Returns (B, T, H, C). how: as for `kernels.paged_attention`."""
         p = self.placement
         for held, new in ((self.keys[layer], k), (self.values[layer], v)):
-            held.view(-1, *held.shape[2:]).index_copy_(0, p.slots, new[0].to(held.dtype))
-        y = kernels.paged_attention(q[0], self.keys[layer], self.values[layer], p.tables, p.rows, p.positions, **how)
-        return y[None]
+            held.view(-1, *held.shape[2:]).index_copy_(0, p.slots, new.flatten(0, 1).to(held.dtype))
+        keys, values = self.keys[layer], self.values[layer]
+        return kernels.paged_attention(q.flatten(0, 1), keys, values, p.tables, p.rows, p.positions, **how).view(q.shape)
 
 
-class SteadyCache(KVCache):
+class RowCache(KVCache):
     """A row for each text, all of one length, read as blocks are: a row is one large block. So texts that are written
-    without the engine are the engine's, to the bit."""
+    without the engine are computed as the engine's are. `place` has to be called before each step."""
 
     paged = True
+    attend = PagedCache.attend
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **how) -> Tensor:
-        """As `PagedCache.attend`, of `q` (B, T, H, C), `k` and `v` (B, T, K, C)."""
-        (B, T), start, device = q.shape[:2], self.length, q.device
-        self.append(layer, k, v)
+    def place(self, T: int) -> None:
+        """Each text gets T positions more."""
+        B, start, device = self.keys.shape[1], self.length, self.keys.device
         rows = torch.arange(B, dtype=torch.int32, device=device)
-        places = torch.arange(start, start + T, dtype=torch.int32, device=device)
-        y = kernels.paged_attention(
-            q.flatten(0, 1), self.keys[layer], self.values[layer], rows[:, None], rows.repeat_interleave(T),
-            places.repeat(B), **how,
-        )
-        return y.view(q.shape)
+        positions = torch.arange(start, start + T, dtype=torch.int32, device=device).repeat(B)
+        which = rows.repeat_interleave(T)
+        self.placement = Placement(rows[:, None], which, positions, which.long() * self.capacity + positions)
+        self.length = start + T

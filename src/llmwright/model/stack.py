@@ -25,6 +25,7 @@ class Stack(nn.Module):
         super().__init__()
         self.causal, self.compute_dtype, self.activation_checkpointing = causal, torch.float32, False
         self.context = config.context
+        self.tape = None  # what the blocks compute, as one list of operations, where the model only writes (engine.tape)
         n_layers = config.n_layers if n_layers is None else n_layers
         d_model = config.d_model
         self.positions = position_schemes.build(config.positions, d_model, config.attention)
@@ -55,6 +56,8 @@ class Stack(nn.Module):
             mask = segments[:, None, :, None] == segments[:, None, None, :]  # (B, 1, T, T)
         x = self.positions.embed(x.to(self.compute_dtype), positions)
         x = self.embedding_dropout(self.embedding_norm(x))
+        if self.tape is not None and cache is not None and cache.paged and self.tape.takes(x):
+            return self.norm(self.tape.run(x, positions, cache))
         seen = self.geometries(positions, mask, past + T, paged=cache is not None and cache.paged)
         for block, window in zip(self.blocks, self.windows):
             if self.activation_checkpointing and torch.is_grad_enabled():

@@ -14,6 +14,8 @@ class Transformer(nn.Module):
 
     config: ModelConfig
     steady = False
+    weights = "float"  # what its matrices are held in
+    held = 0  # parameters that are held in another form (engine.weights)
     embed: nn.Embedding
     head: Head | None
 
@@ -24,6 +26,11 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.embed.weight.device
+
+    @property
+    def size(self) -> int:
+        """Parameters."""
+        return sum(p.numel() for p in self.parameters()) + self.held
 
     @property
     def dtype(self) -> torch.dtype:

@@ -11,6 +11,8 @@ class EngineSettings:
     model: str
     dtype: str = "auto"
     device: str = "cpu"
+    weights: str = "float"
+    deterministic: bool = False
     memory: int | None = None
     block: int = 16
     max_texts: int = 64

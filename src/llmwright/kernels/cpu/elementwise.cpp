@@ -2,7 +2,7 @@
 //
 // Rows are addressed by three sizes and three strides (in elements), so a slice of a wider matrix needs no copy; the
 // last dimension is contiguous. Results are contiguous.
-#include "common.h"
+#include "rows.h"
 
 struct Rows {
     long n0, n1, n2, s0, s1, s2;
@@ -14,22 +14,7 @@ template <class T>
 static void rms_norm_forward(const T *x, Rows rows, long D, const float *w, float eps, T *y, float *rstd, int threads) {
     long N = rows.count();
 #pragma omp parallel for num_threads(threads) if (N * D > 16384)
-    for (long i = 0; i < N; i++) {
-        const T *in = x + rows.at(i);
-        T *out = y + i * D;
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (long d = 0; d < D; d++) sum += to_float(in[d]) * to_float(in[d]);
-        float r = 1.0f / sqrtf(sum / D + eps);
-        rstd[i] = r;
-        for (long c = 0; c < D; c += CHUNK) {
-            long n = D - c < CHUNK ? D - c : CHUNK;
-            float value[CHUNK];
-#pragma omp simd
-            for (long d = 0; d < n; d++) value[d] = to_float(in[c + d]) * r * w[c + d];
-            put_row(out + c, value, n);
-        }
-    }
+    for (long i = 0; i < N; i++) rstd[i] = rms_norm_row(x + rows.at(i), D, w, eps, y + i * D);
 }
 
 // dx = rstd (w dy - x̂ mean(w dy x̂)) with x̂ = x rstd; dw = sum of dy x̂. `dw` holds `parts` rows of D partial sums:
@@ -75,13 +60,7 @@ static void rotary(const T *x, Rows rows, long C, const float *cos, const float 
         const float *c = cos + i / L * angle_stride + i % L * half, *s = sin + i / L * angle_stride + i % L * half;
         for (long h = 0; h < H; h++) {
             const T *in = x + i / L * rows.s0 + i % L * rows.s1 + h * rows.s2;
-            T *out = y + (i * H + h) * C;
-#pragma omp simd
-            for (long j = 0; j < half; j++) {
-                float a = to_float(in[j]), b = to_float(in[j + half]), sj = sign * s[j];
-                put(out[j], a * c[j] - b * sj);
-                put(out[j + half], b * c[j] + a * sj);
-            }
+            rotary_row(in, half, c, s, sign, y + (i * H + h) * C);
         }
     }
 }
@@ -89,20 +68,7 @@ static void rotary(const T *x, Rows rows, long C, const float *cos, const float 
 template <class T>
 static void swiglu_forward(const T *gate, long gs, const T *up, long us, long N, long F, T *y, int threads) {
 #pragma omp parallel for num_threads(threads) if (N * F > 8192)
-    for (long i = 0; i < N; i++) {
-        const T *g = gate + i * gs, *u = up + i * us;
-        T *out = y + i * F;
-        for (long c = 0; c < F; c += CHUNK) {
-            long n = F - c < CHUNK ? F - c : CHUNK;
-            float value[CHUNK];
-#pragma omp simd
-            for (long j = 0; j < n; j++) {
-                float a = to_float(g[c + j]);
-                value[j] = a * sigmoid(a) * to_float(u[c + j]);
-            }
-            put_row(out + c, value, n);
-        }
-    }
+    for (long i = 0; i < N; i++) activation_row<Silu>(gate + i * gs, up + i * us, F, y + i * F);
 }
 
 // With σ = sigmoid(gate): dgate = dy up σ (1 + gate (1 - σ)), dup = dy gate σ.

@@ -1,6 +1,6 @@
 // Layer norm of a sum, forward and backward (definition: reference.py): one pass over memory each. Arithmetic is
 // float32; a row stays in the first cache between its mean, its variance and its result.
-#include "common.h"
+#include "rows.h"
 
 // y = (s - mean(s)) · rstd · w + b with s = x + added. `sum` receives s where the backward will want it.
 template <class T>
@@ -9,26 +9,8 @@ static void forward(const T *x, long x_stride, const T *added, long added_stride
 #pragma omp parallel for num_threads(threads) if (N * D > 16384)
     for (long i = 0; i < N; i++) {
         const T *in = x + i * x_stride, *more = added ? added + i * added_stride : nullptr;
-        float *row = (float *)scratch(D * 4), total = 0, square = 0;
-        if (more)
-#pragma omp simd reduction(+ : total)
-            for (long d = 0; d < D; d++) total += row[d] = to_float(in[d]) + to_float(more[d]);
-        else
-#pragma omp simd reduction(+ : total)
-            for (long d = 0; d < D; d++) total += row[d] = to_float(in[d]);
-        if (sum) put_row(sum + i * D, row, D);
-        const float m = total / D;
-#pragma omp simd reduction(+ : square)
-        for (long d = 0; d < D; d++) square += (row[d] - m) * (row[d] - m);
-        const float r = 1.0f / sqrtf(square / D + eps);
-        mean[i] = m, rstd[i] = r;
-        if (b)
-#pragma omp simd
-            for (long d = 0; d < D; d++) row[d] = (row[d] - m) * r * w[d] + b[d];
-        else
-#pragma omp simd
-            for (long d = 0; d < D; d++) row[d] = (row[d] - m) * r * w[d];
-        put_row(y + i * D, row, D);
+        layer_norm_row(in, more, D, w, b, eps, y + i * D, sum ? sum + i * D : nullptr, (float *)scratch(D * 4), mean + i,
+                       rstd + i);
     }
 }
 

@@ -8,7 +8,25 @@
 //
 // Half bytes are taken apart as they meet some rows: that runs beside the products and costs them next to nothing, less
 // than to take a panel apart once for all rows.
-#include "common.h"
+#include "tape.h"
+
+// Rows of x, in 8 bits, and what they are multiplied with then.
+template <class T>
+struct Quantize {
+    const T *x;
+    long stride, K;
+    char *room;
+};
+template <class T>
+struct Linear {
+    long K;
+    const uint8_t *w;
+    const float *bias;  // as many numbers as the panels have outputs
+    long F, bits;
+    T *y;
+    long add;  // to what is in y
+    const char *room;
+};
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
@@ -144,57 +162,94 @@ static void strip(int M, long groups, const uint8_t *panel, const Row &row, long
     }
 }
 
-// `bias` has as many numbers as the panels have outputs.
+static long room_for(long N, long K) { return N * (up(K, GROUP) + 12 * (up(K, GROUP) / GROUP)); }
+static Row row_in(const char *room, long N, long K, long n) {
+    const long groups = up(K, GROUP) / GROUP, lda = groups * GROUP;
+    float *step = (float *)(room + N * lda);
+    return {(int8_t *)room + n * lda, step + n * groups, step + (N + n) * groups, (int32_t *)step + (2 * N + n) * groups};
+}
+
+constexpr long QUANTIZED = 8;  // rows of an item
+
+template <class T>
+static long items(const Quantize<T> &, const Step &step) {
+    return (step.N + QUANTIZED - 1) / QUANTIZED;
+}
+template <class T>
+static void run(const Quantize<T> &q, const Step &step, long item) {
+    const long end = (item + 1) * QUANTIZED < step.N ? (item + 1) * QUANTIZED : step.N;
+    for (long n = item * QUANTIZED; n < end; n++) quantize(q.x + n * q.stride, q.K, row_in(q.room, step.N, q.K, n));
+}
+
+// Some outputs, for some rows.
+static long splits(long F, const Step &step) {
+    const long panels = up(F, PANEL) / PANEL, blocks = (step.N + ROWS - 1) / ROWS;
+    const long wanted = step.threads == 1 ? 1 : (4 * step.threads + blocks - 1) / blocks;
+    return wanted < panels ? wanted : panels;
+}
+template <class T>
+static long items(const Linear<T> &l, const Step &step) {
+    return (step.N + ROWS - 1) / ROWS * splits(l.F, step);
+}
 template <class T, int bits>
-static void linear(const T *x, long stride, long N, long K, const uint8_t *w, const float *bias, long F, T *y,
-                   int threads) {
-    const long panels = up(F, PANEL) / PANEL, groups = up(K, GROUP) / GROUP, lda = groups * GROUP;
-    char *room = (char *)scratch(N * (lda + 12 * groups));
-    const Row whole{(int8_t *)room, (float *)(room + N * lda), (float *)(room + N * lda) + N * groups,
-                    (int32_t *)(room + N * lda) + 2 * N * groups};
-    const auto row = [=](long n) {
-        return Row{whole.bytes + n * lda, whole.step + n * groups, whole.low + n * groups, whole.start + n * groups};
-    };
-#pragma omp parallel for num_threads(threads) if (N * K > 30000)
-    for (long n = 0; n < N; n++) quantize(x + n * stride, K, row(n));
-    const long blocks = (N + ROWS - 1) / ROWS;
-    long splits = threads == 1 ? 1 : (4 * threads + blocks - 1) / blocks;
-    splits = splits < panels ? splits : panels;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (K * F * (N + 7) > 500000)
-    for (long item = 0; item < blocks * splits; item++) {
-        const long first = item / splits * ROWS, part = item % splits, n = N - first < ROWS ? N - first : ROWS;
-        const long strips = (n + STRIP - 1) / STRIP;
-        float sum[STRIP * PANEL];
-        for (long p = panels * part / splits; p < panels * (part + 1) / splits; p++) {
-            const uint8_t *panel = w + p * groups * block_of(bits);
-            const float *b = bias + p * PANEL;
-            const long wide = F - p * PANEL < PANEL ? F - p * PANEL : PANEL;
-            for (long i = 0; i < strips; i++) {  // of equal height, as near as can be
-                const long m = first + n * i / strips;
-                const int height = (int)(first + n * (i + 1) / strips - m);
-                strip<bits>(height, groups, panel, row(m), lda, sum);
-                for (int r = 0; r < height; r++) {
-                    float *value = sum + r * PANEL;
+static void part(const Linear<T> &l, const Step &step, long item) {
+    const long N = step.N, F = l.F, panels = up(F, PANEL) / PANEL, groups = up(l.K, GROUP) / GROUP, parts = splits(F, step);
+    const long first = item / parts * ROWS, at = item % parts, n = N - first < ROWS ? N - first : ROWS;
+    const long strips = (n + STRIP - 1) / STRIP;
+    float sum[STRIP * PANEL];
+    for (long p = panels * at / parts; p < panels * (at + 1) / parts; p++) {
+        const uint8_t *panel = l.w + p * groups * block_of(bits);
+        const float *b = l.bias + p * PANEL;
+        const long wide = F - p * PANEL < PANEL ? F - p * PANEL : PANEL;
+        for (long i = 0; i < strips; i++) {  // of equal height, as near as can be
+            const long m = first + n * i / strips;
+            const int height = (int)(first + n * (i + 1) / strips - m);
+            strip<bits>(height, groups, panel, row_in(l.room, N, l.K, m), groups * GROUP, sum);
+            for (int r = 0; r < height; r++) {
+                float *value = sum + r * PANEL;
 #pragma omp simd
-                    for (long j = 0; j < PANEL; j++) value[j] += b[j];
-                    put_row(y + (m + r) * F + p * PANEL, value, wide);
-                }
+                for (long j = 0; j < PANEL; j++) value[j] += b[j];
+                T *to = l.y + (m + r) * F + p * PANEL;
+                if (l.add)
+                    add_row(to, value, wide);
+                else
+                    put_row(to, value, wide);
             }
         }
     }
 }
+template <class T>
+static void run(const Linear<T> &l, const Step &step, long item) {
+    l.bits == 8 ? part<T, 8>(l, step, item) : part<T, 4>(l, step, item);
+}
 #else
-template <class T, int bits>
-static void linear(const T *, long, long, long, const uint8_t *, const float *, long, T *, int) {}
+static long room_for(long, long) { return 0; }
+template <class What>
+static long items(const What &, const Step &) {
+    return 0;
+}
+template <class What>
+static void run(const What &, const Step &, long) {}
 #endif
+
+template <class T>
+static void linear(const T *x, long stride, long N, long K, const uint8_t *w, const float *bias, long F, int bits, T *y,
+                   long threads) {
+    char *room = (char *)scratch<1>(room_for(N, K));
+    const Quantize<T> first{x, stride, K, room};
+    const Linear<T> then{K, w, bias, F, bits, y, 0, room};
+    const Operation both[2] = {operation(first), operation(then)};
+    Step step{};
+    step.N = N, step.threads = K * F * (N + 7) > 500000 ? threads : 1;
+    tape_run(both, 2, &step);
+}
 
 #define EACH_TYPE(T, name)                                                                                             \
     EXPORT void linear_quantized_##name(const T *x, long stride, long N, long K, const uint8_t *w, const float *bias,  \
                                         long F, int bits, T *y, int threads) {                                         \
-        if (bits == 8)                                                                                                 \
-            linear<T, 8>(x, stride, N, K, w, bias, F, y, threads);                                                 \
-        else                                                                                                           \
-            linear<T, 4>(x, stride, N, K, w, bias, F, y, threads);                                                  \
+        linear(x, stride, N, K, w, bias, F, bits, y, threads);                                                         \
     }
 EACH_TYPE(float, float32)
 EACH_TYPE(bf16, bfloat16)
+ON_TAPE(quantize, Quantize)
+ON_TAPE(linear_quantized, Linear)

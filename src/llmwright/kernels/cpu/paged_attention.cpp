@@ -4,6 +4,7 @@
 // each has its own sums, which grow from the first key that it sees to the last in the same steps whoever is beside it:
 // a text's bits do not depend on the company, nor on the pieces it is read in. Keys and values are read where they lie.
 #include "dots.h"
+#include "tape.h"
 
 struct Call {
     long N, H, K, C, size, blocks;  // blocks: of a text's table
@@ -274,19 +275,50 @@ static void piece(const Call &call, const T *q, long q_stride, const T *keys, co
 }
 
 template <class T>
-static void paged(const Call &call, const T *q, long q_stride, const T *keys, const T *values, T *out, int threads) {
-    long *starts = (long *)scratch<2>((call.N + 1) * 8), pieces = 0, work = 0;
-    for (long n = 0; n < call.N; n++) {
-        const bool goes_on = n && call.rows[n] == call.rows[n - 1] && call.positions[n] == call.positions[n - 1] + 1;
-        if (!goes_on || n - starts[pieces - 1] == PIECE) starts[pieces++] = n;
-        work += call.positions[n];
+struct Attend {
+    const T *q;
+    long q_stride, H, K, C, layer, window;
+    float scale, softcap;
+    const float *bias;
+    long P;
+    T *out;
+};
+
+// An item is a piece of a text and one of the heads of keys.
+static inline bool goes_on(const Step &step, long n) {
+    return n && step.rows[n] == step.rows[n - 1] && step.positions[n] == step.positions[n - 1] + 1;
+}
+template <class T>
+static long items(const Attend<T> &a, const Step &step) {
+    long pieces = 0, begun = 0;
+    for (long n = 0; n < step.N; n++)
+        if (!goes_on(step, n) || n - begun == PIECE) begun = n, pieces++;
+    return pieces * a.K;
+}
+template <class T>
+static void run(const Attend<T> &a, const Step &step, long item) {
+    const Call call{step.N, a.H, a.K, a.C, step.size, step.blocks, step.tables, step.rows, step.positions,
+                    a.window, a.scale, a.softcap, a.bias, a.P};
+    long wanted = item / a.K, begun = 0, end = 1;
+    for (long n = 1; n <= step.N; n++) {
+        end = n;
+        if (n < step.N && goes_on(step, n) && n - begun != PIECE) continue;
+        if (!wanted--) break;
+        begun = n;
     }
-    starts[pieces] = call.N;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (work * call.H * call.C > 100000)
-    for (long item = 0; item < pieces * call.K; item++) {
-        const long i = item / call.K;
-        piece(call, q, q_stride, keys, values, out, starts[i], starts[i + 1] - starts[i], item % call.K);
-    }
+    const long start = a.layer * step.layer * a.K * a.C;
+    piece(call, a.q, a.q_stride, (const T *)step.keys + start, (const T *)step.values + start, a.out, begun, end - begun,
+          item % a.K);
+}
+
+template <class T>
+static void attention(const Attend<T> &what, Step &step, const T *keys, const T *values, long threads) {
+    long work = 0;
+    for (long n = 0; n < step.N; n++) work += step.positions[n];
+    step.keys = (void *)keys, step.values = (void *)values;
+    step.threads = work * what.H * what.C > 100000 ? threads : 1;
+    const Operation one = operation(what);
+    tape_run(&one, 1, &step);
 }
 
 #define EACH_TYPE(T, name)                                                                                             \
@@ -295,8 +327,12 @@ static void paged(const Call &call, const T *q, long q_stride, const T *keys, co
                                        const int32_t *positions, long N, long H, long K, long C, long size,            \
                                        float scale, long window, float softcap, const float *bias, long P, T *out,     \
                                        int threads) {                                                                  \
-        const Call call{N, H, K, C, size, blocks, tables, rows, positions, window, scale, softcap, bias, P};           \
-        paged(call, q, q_stride, keys, values, out, threads);                                                          \
+        const Attend<T> what{q, q_stride, H, K, C, 0, window, scale, softcap, bias, P, out};                           \
+        Step step{};                                                                                                   \
+        step.N = N, step.blocks = blocks, step.size = size;                                                            \
+        step.tables = tables, step.rows = rows, step.positions = positions;                                            \
+        attention(what, step, keys, values, threads);                                                                  \
     }
 EACH_TYPE(float, float32)
 EACH_TYPE(bf16, bfloat16)
+ON_TAPE(attend, Attend)

@@ -1,0 +1,112 @@
+"""The list of native operations gives the numbers of the blocks that it was written from."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from small import tokenizer
+from test_llm import FAMILIES, PROMPTS
+
+from llmwright import families
+from llmwright.engine import weights
+from llmwright.engine.generate import generate
+from llmwright.engine.kept import KeptStepper
+from llmwright.engine.language_model import LanguageModel
+from llmwright.engine.llm import LLM
+from llmwright.engine.sampler import GREEDY
+from llmwright.kernels import native
+from llmwright.model.build import new
+
+pytestmark = pytest.mark.skipif(not native.vnni(), reason="no native kernels of few bits here")
+LIKE_LLAMA = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96,
+                  max_position_embeddings=64, initializer_range=0.3)
+DECODERS = {
+    "llama": dict(LIKE_LLAMA, model_type="llama"),
+    "llama, biases": dict(LIKE_LLAMA, model_type="llama", attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
+    "mistral": dict(LIKE_LLAMA, model_type="mistral", sliding_window=5),
+    "qwen3": dict(LIKE_LLAMA, model_type="qwen3", head_dim=16),
+    "gemma3": dict(LIKE_LLAMA, model_type="gemma3_text", head_dim=12, sliding_window=5, query_pre_attn_scalar=12,
+                   layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+    "gpt2": dict(model_type="gpt2", n_embd=48, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3),
+    "falcon 40B": dict(model_type="falcon", hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_kv_heads=2,
+                       new_decoder_architecture=True, alibi=False, initializer_range=0.3, max_position_embeddings=64),
+    "palm": dict(model_type="palm", hidden_size=48, num_hidden_layers=2, num_attention_heads=4, head_dim=12,
+                 intermediate_size=96, max_position_embeddings=64, initializer_range=0.3),
+    **{name: FAMILIES[name] for name in ("bloom", "falcon", "gemma2")},
+}
+EXACT = {"llama", "llama, biases", "mistral", "qwen3", "palm"}  # the others' GELU is summed differently
+
+
+def made(family: str, dtype=torch.float32, **how) -> LanguageModel:
+    t = tokenizer()
+    shape = {**{**FAMILIES, **DECODERS}[family], "vocab_size": t.vocab_size, "bos_token_id": t.bos_id, "eos_token_id": t.eos_id}
+    model = new(families.read_config(shape), seed=1).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith("bias"):
+                p.normal_(0, 0.3, generator=generator)
+    model.set_dtype(dtype, tables=True)
+    if how:
+        weights.hold(model, **how)
+    return LanguageModel(model, t, Path("small"))
+
+
+@torch.inference_mode()
+def logits(loaded: LanguageModel, steps: int = 14) -> list[torch.Tensor]:
+    """Of each step of an engine that reads in pieces while it writes."""
+    engine, found = LLM(loaded, block=4, step_tokens=9), []
+    for prompt in PROMPTS:
+        engine.submit(prompt, max_tokens=steps + 1, sampling=GREEDY)
+    for _ in range(steps):
+        plan = engine.scheduler.plan()
+        found.append(engine.runner.run(plan).clone())
+        engine.scheduler.computed(plan)
+        ends = [chunk for chunk in plan.chunks if chunk.last]
+        for chunk, token in zip(ends, found[-1].argmax(-1).tolist()):
+            chunk.sequence.tokens.append(token)
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("how", [dict(weights="int8"), dict(weights="int4"), dict(weights="float", steady=True)], ids=str)
+@pytest.mark.parametrize("family", DECODERS)
+def test_each_number_is_that_of_the_blocks(family, how, dtype):
+    loaded = made(family, dtype, **how)
+    assert loaded.model.tape is not None
+    plain = copy.copy(loaded)
+    plain.model = copy.copy(loaded.model)
+    plain.model.tape = None
+    for ours, theirs in zip(logits(loaded), logits(plain)):
+        if family in EXACT:
+            assert torch.equal(ours, theirs)
+        else:
+            assert (ours - theirs).abs().max() <= (1e-4 if dtype == torch.float32 else 0.1) * theirs.abs().max()
+
+
+@pytest.mark.parametrize("how", [dict(weights="int8"), dict(weights="float")], ids=str)
+def test_plain_generation_and_conversations_go_over_it_too(how):
+    loaded = made("qwen3", **how)
+    text = loaded.generate(PROMPTS[0], max_tokens=20, greedy=True)
+    plain = copy.copy(loaded)
+    plain.model = copy.copy(loaded.model)
+    plain.model.tape = None
+    assert text.ids == plain.generate(PROMPTS[0], max_tokens=20, greedy=True).ids
+    kept = KeptStepper(loaded.model)
+    for prompt in (PROMPTS[0], PROMPTS[0] + text.text, PROMPTS[3], PROMPTS[0]):
+        options = dict(max_tokens=10, sampling=GREEDY)
+        (ours,) = generate(loaded.model, loaded.tokenizer, prompt, make_stepper=kept, **options)
+        (theirs,) = generate(plain.model, plain.tokenizer, prompt, **options)
+        assert ours.ids == theirs.ids
+    assert kept.reused
+
+
+def test_what_has_no_tape_is_computed_by_its_blocks():
+    t = tokenizer()
+    shape = {**FAMILIES["mixtral"], "vocab_size": t.vocab_size, "bos_token_id": t.bos_id, "eos_token_id": t.eos_id}
+    model = new(families.read_config(shape), seed=1).eval()
+    weights.hold(model, "int8")
+    assert model.tape is None
+    loaded = LanguageModel(model, t, Path("small"))
+    assert LLM(loaded).generate(PROMPTS[0], max_tokens=5, greedy=True)[0].ids
