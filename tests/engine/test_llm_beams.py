@@ -36,10 +36,13 @@ def same(ours, theirs) -> bool:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_beams_of_each_prompt_are_those_of_plain_generation(family):
     made = ending(family)
-    for options in (dict(beams=4), dict(beams=3, length_penalty=2.0, early_stopping=True, repetition_penalty=1.3),
-                    dict(beams=1), dict(beams=5, length_penalty=-1.0, early_stopping="never", stop=["e"])):
+    ways = [dict(), dict(block=4, step_tokens=3), dict(max_texts=5, block=4, prefix_cache=False)]
+    for i, options in enumerate((
+        dict(beams=4), dict(beams=3, length_penalty=2.0, early_stopping=True, repetition_penalty=1.3), dict(beams=1),
+        dict(beams=5, length_penalty=-1.0, early_stopping="never", stop=["e"]),
+    )):
         plain = made.generate(PROMPTS, max_tokens=14, n=min(2, options["beams"]), **options)
-        for how in (dict(), dict(block=4, step_tokens=3), dict(max_texts=5, block=4, prefix_cache=False)):
+        for how in ways if family == "qwen3" else [ways[-i % 3]]:
             engine = LLM(made, **how)
             found = engine.generate(PROMPTS, max_tokens=14, n=min(2, options["beams"]), **options)
             assert same(found, plain)
