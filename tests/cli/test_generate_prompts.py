@@ -161,9 +161,10 @@ def test_many_prompts_are_never_all_requests_at_once(model_dir, tmp_path, capsys
     ("p.jsonl", '{"prompt": "a", "beams": "x"}', "line 1: beams"),
     ("p.jsonl", '{"prompt": "a", "greedy": true, "top_p": 0.5}', "line 1: greedy and top_p 0.5 contradict"),
     ("p.jsonl", '{"prompt": "a", "seed": "x"}', "line 1: seed"), ("p.jsonl", '{"prompt": "a", "stop": [1]}', "line 1: stop"),
-    ("p.jsonl", '{"prompt": "a", "stop": ""}', "line 1: a stop string is empty"),
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt": "a", "stop": ""}', "line 2: a stop string is empty"),
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt": "a", "stop": ["b", ""]}', "line 2: a stop string is empty"),
     ("p.jsonl", '{"prompt": "a", "system": "b"}', "line 1: system is for a chat model"),
-    ("p.jsonl", '{"prompt": "a", "logit_bias": {"99999": 1}}', "line 1: "),
+    ("p.jsonl", '{"prompt": "a"}\n{"prompt": "a", "logit_bias": {"99999": 1}}', "line 2: logit_bias"),
     ("p.txt", "a\n" + "word " * 200, "line 2: the prompt has"), ("p.csv", "a", "p.csv: prompts are read from a .txt file"),
 ])
 def test_what_is_wrong_with_a_file_is_one_line_that_names_its_line(model_dir, tmp_path, capsys, name, content, said):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..checkpoint.files import new_file
-from ..engine import options
+from ..engine import options, words
 from ..engine.beam import Beams
 from ..engine.generate import generators
 from ..engine.in_order import answers
@@ -37,7 +37,8 @@ def read(file: str) -> list[Line]:
     Raises RequestError that names the line at fault."""
     name = "stdin" if file == "-" else file
     if file != "-" and not file.endswith((".txt", ".jsonl")):
-        raise RequestError(f"{file}: prompts are read from a .txt file, one a line, or a .jsonl file, {{\"prompt\": …}} a line")
+        raise RequestError(f"{file}: prompts are read from a .txt file, one a line, or a .jsonl file, {{\"prompt\": …}} a "
+                           "line")
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
         lines = data.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -76,6 +77,8 @@ def _parsed(where: str, line: str) -> Line:
         raise RequestError(f"{where}: max_tokens {count!r} is not allowed: it must be a whole number from 1 up")
     if not isinstance(stop, str) and not (isinstance(stop, list) and all(isinstance(each, str) for each in stop)):
         raise RequestError(f"{where}: stop must be a text, or a list of texts")
+    if stop == "" or "" in list(stop):
+        raise RequestError(f"{where}: a stop string is empty: it would end every text before it began")
     if not isinstance(given.get("system", ""), str):
         raise RequestError(f"{where}: system must be a text")
     if isinstance(given.get("logit_bias"), dict):  # JSON has no numbers as names
@@ -149,15 +152,22 @@ class _Asked:
 
     def __init__(self, loaded, lines: list[Line], wish: Wish):
         self.loaded, self.lines, self.wish = loaded, lines, wish
-        usual = wish.choose({})
+        usual = self._choose({})
         self.chosen = []
         for line in lines:
             try:
                 own = {name: value for name, value in line.given.items() if name not in OWN}
-                self.chosen.append(wish.choose(own) if own else usual)
+                self.chosen.append(self._choose(own) if own else usual)
                 prompt_ids(loaded.model, loaded.tokenizer, wish.prompt(line))
             except RequestError as error:
                 raise RequestError(f"{line.where}: {error}") from None
+
+    def _choose(self, own: dict) -> tuple[Sampling, Beams | None]:
+        sampling, beams = self.wish.choose(own)
+        words.resolve(sampling, self.loaded.tokenizer)
+        if beams and self.wish.n > beams.width:
+            raise RequestError(f"n {self.wish.n} is more than the {beams.width} beams")
+        return sampling, beams
 
     def options(self, i: int) -> dict:
         """Of line i, all but the prompt."""
