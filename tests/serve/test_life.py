@@ -75,7 +75,7 @@ def test_before_the_model_is_there_the_server_says_so_and_a_signal_lets_what_run
         for thread in threads:
             thread.join(60)
         assert [status for status, _ in found] == [200] * 8 and all(t.endswith("data: [DONE]\n\n") for _, t in found)
-        assert all(t.count('"text":') > 300 for _, t in found)
+        assert all(t.count('"text":') > 200 for _, t in found)  # some tokens are no whole character
         assert server.wait() == 0
     finally:
         server.close()
