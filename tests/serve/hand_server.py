@@ -31,9 +31,8 @@ def whole(status: int, body: dict) -> bytes:
 
 
 class HandServer:
-    """`answer(body)` gives what is sent for a completion: bytes, and seconds to wait between them. `asked`: bodies so far,
-    each with when it came. Other paths: `/v1/models`; 404 else.
-    `tls`: a context to speak https by."""
+    """`answer(body)` gives what is sent for a completion: bytes, and seconds to wait between them. `asked`: bodies so
+    far, each with when it came. Other paths: `/v1/models`; 404 else. `tls`: a context to speak https by."""
 
     def __init__(self, answer, tls=None):
         self.answer, self.tls, self.asked = answer, tls, []

@@ -1,5 +1,5 @@
-"""`llmwright bench serve`: its client says when what came, its figures are what they are called, and its server ends with
-it."""
+"""`llmwright bench serve`: its client says when what came, its figures are what they are called, and its server ends
+with it."""
 
 import json
 import os
@@ -112,12 +112,13 @@ def test_https_is_spoken_to_whom_the_system_trusts(tmp_path, monkeypatch):
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl, for a certificate")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key,
-                    "-out", certificate, "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-                   check=True, capture_output=True)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-keyout", key, "-out", certificate, "-days", "1", "-subj", "/CN=localhost", "-addext",
+                    "subjectAltName=DNS:localhost"], check=True, capture_output=True)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
-    big = [START] + [chunk(event("x" * 30_000) * 3) for _ in range(20)] + [0.05, chunk(event(None, **usage(60)) + DONE) + END]
+    pieces = [chunk(event("x" * 30_000) * 3) for _ in range(20)]
+    big = [START, *pieces, 0.05, chunk(event(None, **usage(60)) + DONE) + END]
     with HandServer(lambda body: big, context) as server:
         url = server.url.replace("http://127.0.0.1", "https://localhost")
         with pytest.raises(WorkError, match="certificate"):
@@ -187,9 +188,9 @@ def test_the_servers_own_counters_agree(server):
         return after.get(name, 0) - before.get(name, 0)
 
     assert len(seen) == SMALL.requests and found["fixed_lengths"] and found["model"] == "m"
-    assert [(row["streams"], row["requests"], row["failed"], row["tokens"], row["prompt_tokens"]) for row in found["streams"]] == [
-        (1, 2, 0, 12, 80), (3, 6, 0, 36, 240)]
-    written = 8 + 48 + 2 + 4 + found["arrivals"]["tokens"]  # what it learned from first, rows, prefill, prefix, arrivals
+    names = ("streams", "requests", "failed", "tokens", "prompt_tokens")
+    assert [tuple(row[name] for name in names) for row in found["streams"]] == [(1, 2, 0, 12, 80), (3, 6, 0, 36, 240)]
+    written = 8 + 48 + 2 + 4 + found["arrivals"]["tokens"]  # the first, which is not counted, rows, prefill, prefix
     assert more("vllm:generation_tokens_total") == written
     assert more("vllm:prompt_tokens_total") == 16 + 320 + 2 * 64 + 4 * 80 + found["arrivals"]["prompt_tokens"]
     assert more("vllm:prefix_cache_hits_total") == 2 * 64 == 2 * found["prefix"]["cached_tokens"]
@@ -269,10 +270,11 @@ QUICK = ["--streams", "1,2", "--prompt-tokens", "20", "--answer-tokens", "4", "-
 def test_a_model_is_served_measured_and_its_server_ended(small_model, tmp_path, capsys):
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     file = tmp_path / "found.json"
-    assert command(["bench", "serve", str(small_model), *QUICK, "--threads", "1", "--dtype", "float32", "--json", str(file)]) == 0
+    options = ["--dtype", "float32", "--threads", "1"]
+    assert command(["bench", "serve", str(small_model), *QUICK, *options, "--json", str(file)]) == 0
     out = capsys.readouterr().out
     found = json.loads(file.read_text())
-    assert "streams  tokens/s" in out and found["server"][2:] == [str(small_model), "--dtype", "float32", "--threads", "1"]
+    assert "streams  tokens/s" in out and found["server"][2:] == [str(small_model), *options]
     assert [row["tokens"] for row in found["streams"]] == [4, 8]
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
@@ -283,9 +285,9 @@ def test_json_to_stdout_is_all_there_is(server, capsys):
 
 
 def test_ctrl_c_ends_the_server_it_started(small_model):
-    process = subprocess.Popen([sys.executable, "-m", "llmwright", "bench", "serve", str(small_model), "--threads", "1", "--dtype",
-                                "float32", "--rounds", "1000"], stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmwright", "bench", "serve", str(small_model), "--threads", "1", "--dtype", "float32",
+         "--rounds", "1000"], stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     end, started = time.monotonic() + 60, []
     while len(started) < 2 and time.monotonic() < end:  # the server and its engine
         started = psutil.Process(process.pid).children(recursive=True)

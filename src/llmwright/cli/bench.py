@@ -15,9 +15,11 @@ def _bench() -> None:
 @app.command("serve")
 def serve(
     model: Annotated[str | None, typer.Argument(
-        help="A pulled model, a model or run directory, or a .gguf file: a server is started for it and ended.")] = None,
+        help="A pulled model, a model or run directory, or a .gguf file: a server is started for it and ended."
+    )] = None,
     url: Annotated[str | None, typer.Option(
-        help="Measure the server of OpenAI's API that runs there, as http://localhost:8000, instead of one for MODEL.")] = None,
+        help="Measure the server of OpenAI's API that runs there, as http://localhost:8000, instead of one for MODEL."
+    )] = None,
     name: Annotated[str | None, typer.Option(
         "--model", help="With --url: what that server calls the model. Default: the first it names.")] = None,
     api_key: Annotated[str | None, typer.Option(
@@ -27,7 +29,8 @@ def serve(
     answer_tokens: Annotated[int, typer.Option(help="Of an answer to these.", min=1)] = 128,
     rounds: Annotated[int, typer.Option(help="Each row is measured so often.", min=1)] = 3,
     long_tokens: Annotated[int, typer.Option(
-        help="Of a prompt that is read cold, and of the beginning that two prompts share; 0: leave both out.", min=0)] = 500,
+        help="Of a prompt that is read cold, and of the beginning that two prompts share; 0: leave both out.", min=0
+    )] = 500,
     arrivals: Annotated[int, typer.Option(help="Requests that come at random; 0: none.", min=0)] = 64,
     rate: Annotated[float, typer.Option(help="How many of these come a second.", min=0.001)] = 2.0,
     seed: Annotated[int, typer.Option(help="Of prompts, lengths and arrivals.", min=0)] = 0,
@@ -41,8 +44,8 @@ def serve(
     cache_memory: Annotated[int | None, typer.Option(min=1)] = None,
     device: Annotated[str | None, typer.Option()] = None,
 ) -> None:
-    """Tokens a second, the time to the first token and between tokens, at several streams; a long prompt cold and with a
-    beginning that was read before; requests that come at random."""
+    """Tokens a second, the time to the first token and between tokens, at several streams; a long prompt cold and with
+    a beginning that was read before; requests that come at random."""
     from contextlib import nullcontext
 
     from ..errors import RequestError

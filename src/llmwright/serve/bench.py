@@ -1,9 +1,9 @@
 """What a server is worth: tokens a second and how long people wait, at several streams, for a long prompt, for a prompt
 whose beginning was read before, and for requests that come at random.
 
-Prompts are random common words, seeded, each prompt a new one, so that nothing of it is in a prefix cache unless that is what is
-measured. Answers are greedy and, where the server knows `ignore_eos`, of exactly the length asked for. Tokens are counted
-as the server says (`usage`), not by pieces: a piece may hold several.
+Prompts are random common words, seeded, each prompt a new one, so that nothing of it is in a prefix cache unless that
+is what is measured. Answers are greedy and, where the server knows `ignore_eos`, of exactly the length asked for.
+Tokens are counted as the server says (`usage`), not by pieces: a piece may hold several.
 """
 
 import json
@@ -15,24 +15,27 @@ from statistics import median
 from ..errors import RequestError, WorkError
 from .load import Answer, Run, Target, message, run
 
-WORDS = """time year people way day man thing woman life child world school state family student group country problem hand part
-place case week company system program question work government number night point home water room mother area money story fact
-month lot right study book eye job word business issue side kind head house service friend father power hour game line end member
-law car city community name president team minute idea body information back parent face others level office door health person
-art war history party result change morning reason research girl guy moment air teacher force education foot boy age policy music
-market sense nation plan college interest death experience effect use class control field development role effort rate heart drug
-show leader light voice wife whole police mind price report decision son view relationship town road arm difference value building
-action season society tax director position player record paper space ground form event official matter center couple site project
-base land figure data film type""".split()
+WORDS = """
+time year people way day man thing woman life child world school state family student group country problem hand part
+place case week company system program question work government number night point home water room mother area money
+story fact month lot right study book eye job word business issue side kind head house service friend father power
+hour game line end member law car city community name president team minute idea body information back parent face
+others level office door health person art war history party result change morning reason research girl guy moment air
+teacher force education foot boy age policy music market sense nation plan college interest death experience effect
+use class control field development role effort rate heart drug show leader light voice wife whole police mind price
+report decision son view relationship town road arm difference value building action season society tax director
+position player record paper space ground form event official matter center couple site project base land figure data
+film type
+""".split()
 ENDLESS = {"ignore_eos": True}  # asks for answers of a fixed length, as vLLM knows it
 COUNTED = {"stream_options": {"include_usage": True}}
 
 
 @dataclass(frozen=True)
 class Case:
-    """How much is asked. `streams`: at once, one row each; `prompt` and `answer`: tokens; `rounds`: repetitions of a row;
-    `long`: tokens of the prompt that is read for prefill, and of the shared prefix; `arrivals`: requests that come at
-    random, `rate` of them a second."""
+    """How much is asked. `streams`: at once, one row each; `prompt` and `answer`: tokens; `rounds`: repetitions of a
+    row; `long`: tokens of the prompt that is read for prefill, and of the shared prefix; `arrivals`: requests that come
+    at random, `rate` of them a second."""
 
     streams: tuple[int, ...] = (1, 8, 32)
     prompt: int = 128
@@ -52,8 +55,8 @@ class Case:
 class Asker:
     """Requests for one server.
 
-    model: as the server calls it; by default the first of its models. Raises RequestError or WorkError where it does not
-    answer: see `prepare`.
+    model: as the server calls it; by default the first of its models. Raises RequestError or WorkError where it does
+    not answer.
     """
 
     def __init__(self, target: Target, model: str | None = None, seed: int = 0):
@@ -63,7 +66,8 @@ class Asker:
         if status in (401, 403):
             raise RequestError(f"{target.url}: {said(status, found)}; --api-key gives a key")
         if model is None and not models:
-            raise RequestError(f"{target.url}: there is no server of OpenAI's API ({said(status, found)} at /v1/models)")
+            what = said(status, found)
+            raise RequestError(f"{target.url}: there is no server of OpenAI's API ({what} at /v1/models)")
         self.model = model if model is not None else models[0]["id"]
         self.context = next((each.get("max_model_len") for each in models if each["id"] == self.model), None)
         self.extra: dict = {}
@@ -121,8 +125,8 @@ def measure(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -
     """All of it. `done()` is called after each of `case.requests` answers."""
     longest = max(case.prompt + case.answer if case.streams else 0, case.long + 17 if case.long else 0)
     if asker.context and longest > asker.context:
-        raise RequestError(f"{asker.model} has a context of {asker.context:,} tokens, and this takes {longest:,}: ask for shorter "
-                           "prompts or answers")
+        raise RequestError(f"{asker.model} has a context of {asker.context:,} tokens, and this takes {longest:,}: ask "
+                           "for shorter prompts or answers")
     found: dict = {"url": asker.target.url, "model": asker.model, "case": asdict(case), "fixed_lengths": asker.fixed}
     found["streams"] = [streams(asker, n, case, done) for n in case.streams]
     if case.long:
@@ -135,7 +139,8 @@ def measure(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -
 
 def streams(asker: Asker, n: int, case: Case, done: Callable[[], None] = lambda: None) -> dict:
     """`n` requests that begin together, `case.rounds` times."""
-    runs = [asker.run([(0.0, asker.body(case.prompt, case.answer)) for _ in range(n)], done) for _ in range(case.rounds)]
+    asks = ([(0.0, asker.body(case.prompt, case.answer)) for _ in range(n)] for _ in range(case.rounds))
+    runs = [asker.run(each, done) for each in asks]
     return {"streams": n, **summary(runs), "decode_tokens_per_second": decode_rate(runs)}
 
 
@@ -149,8 +154,8 @@ def prefill(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -
 
 
 def prefix(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -> dict:
-    """Two prompts that begin with the same `case.long` tokens and go on with 16 of their own: the time to the first token
-    of the first, and of the second."""
+    """Two prompts that begin with the same `case.long` tokens and go on with 16 of their own: the time to the first
+    token of the first, and of the second."""
     cold, warm, cached = [], [], []
     for _ in range(case.rounds):
         begin = asker.words(case.long)
@@ -158,7 +163,8 @@ def prefix(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) ->
             answer = asker.run([(0.0, asker.body(begin + asker.words(16), 1))], done).answers[0]
             times.append(answer.first)
         cached.append(answer.cached)
-    return {"tokens": case.long, "cold": median(cold), "warm": median(warm), "times_sooner": median(cold) / median(warm),
+    first, second = median(cold), median(warm)
+    return {"tokens": case.long, "cold": first, "warm": second, "times_sooner": first / second,
             "cached_tokens": median(cached)}
 
 
@@ -169,8 +175,8 @@ def arrivals(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) 
 
 
 def schedule(case: Case, context: int | None = None) -> list[tuple[float, int, int]]:
-    """(when, tokens of the prompt, of the answer) of each arrival: a Poisson process, prompts of 32 to 512 tokens and answers
-    of 16 to 256, less where the context is small."""
+    """(when, tokens of the prompt, of the answer) of each arrival: a Poisson process, prompts of 32 to 512 tokens and
+    answers of 16 to 256, less where the context is small."""
     rng, at, made = random.Random(case.seed), 0.0, []
     most = context or 8192
     for _ in range(case.arrivals):

@@ -32,8 +32,8 @@ def lines(found: dict) -> list[str]:
     made = []
     if "prefill" in found:
         row = found["prefill"]
-        made.append(f"prefill, cold     {row['tokens']:,} tokens: {number(row['tokens_per_second'])} tokens/s, first token "
-                    f"{1000 * row['first_token']['p50']:,.0f} ms")
+        made.append(f"prefill, cold     {row['tokens']:,} tokens: {number(row['tokens_per_second'])} tokens/s, first "
+                    f"token {1000 * row['first_token']['p50']:,.0f} ms")
         row = found["prefix"]
         made.append(f"shared prefix     {row['tokens']:,} tokens: first token {1000 * row['cold']:,.0f} ms cold, "
                     f"{1000 * row['warm']:,.0f} ms the second time, {row['times_sooner']:.1f} times sooner")
@@ -42,8 +42,8 @@ def lines(found: dict) -> list[str]:
         failed = f", {row['failed']} failed" if row["failed"] else ""
         made.append(
             f"random arrivals   {row['requests']} requests, {row['rate']:g} a second, mixed lengths: first token "
-            f"{milliseconds(row['first_token'])} ms, between tokens {milliseconds(row['between_tokens'])} ms (P50 / P95), "
-            f"{number(row['tokens_per_second'])} tokens/s{failed}")
+            f"{milliseconds(row['first_token'])} ms, between tokens {milliseconds(row['between_tokens'])} ms "
+            f"(P50/P95), {number(row['tokens_per_second'])} tokens/s{failed}")
     rows = [*found["streams"], *([found["arrivals"]] if "arrivals" in found else [])]
     made += list(dict.fromkeys(f"first failure     {row['error']}" for row in rows if "error" in row))
     if not found["fixed_lengths"]:

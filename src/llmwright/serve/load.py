@@ -1,8 +1,8 @@
 """Many streaming requests at once, and when each piece of their answers came.
 
-The client shares the cores with the server that it measures, so it does next to nothing while answers come: one `select`,
-one `recv`, the time beside the bytes. What the bytes say is read when all of them are here. Any server of OpenAI's
-/v1/completions can be asked.
+The client shares the cores with the server that it measures, so it does next to nothing while answers come: one
+`select`, one `recv`, the time beside the bytes. What the bytes say is read when all of them are here. Any server of
+OpenAI's /v1/completions can be asked.
 """
 
 import heapq
