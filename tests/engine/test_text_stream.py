@@ -65,3 +65,15 @@ def test_a_space_before_the_first_token_is_kept(request):
     split = len(t.encode("Hello"))
     made = TextStream(t, whole[:split])
     assert "".join([*map(made.push, whole[split:]), made.finish()]) == " world, again"
+
+
+def test_what_is_missing_of_a_prompts_last_character_is_not_given_out():
+    from small import tokenizer
+
+    t = tokenizer()
+    half = [i for i in range(t.vocab_size) if t.token_bytes(i) == "é".encode()[:1]]
+    rest = [i for i in range(t.vocab_size) if t.token_bytes(i) == "é".encode()[1:]]
+    (x,) = t.encode("x")
+    whole, broken = TextStream(t, half), TextStream(t, half)
+    assert half and rest and whole.push(rest[0]) == "é"
+    assert broken.push(x) == "x" and broken.finish() == "" and broken.text == "x"

@@ -77,7 +77,7 @@ class Scheduler:
         plan, left = Plan(), self.step_tokens
         for writing in (True, False):  # those that are being written first, one token each
             for sequence in list(self.running):
-                if left and sequence.left and (sequence.left == 1) == writing and sequence in self.running:
+                if left and sequence.left and (sequence.left == 1) == writing and sequence not in plan.preempted:
                     left -= self._place(sequence, left, plan)
         while self.waiting and left and not plan.preempted:
             sequence = self.waiting[0]

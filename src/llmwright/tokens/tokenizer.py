@@ -100,6 +100,10 @@ class Tokenizer:
         depend on its neighbours, which only `decode` knows."""
         return b"".join(self._bytes[self._known(i)] for i in ids)
 
+    def visible_bytes(self, i: int) -> bytes:
+        """The bytes the token adds to what `decode` says, where `byte_level`: none, if it is a special one."""
+        return b"" if i in self._special_ids else self._bytes[self._known(i)]
+
     def token(self, i: int) -> str:
         """The token as tokenizer.json writes it: a space is Ġ in byte-level vocabularies, ▁ in SentencePiece's."""
         return self._tokens[self._known(i)]
