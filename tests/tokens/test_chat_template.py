@@ -5,7 +5,9 @@ import functools
 import json
 
 import pytest
+import transformers
 from hypothesis import given, settings, strategies as st
+from packaging import version
 from templates import ANSWER, ASK, CALL, CHATML, CONVERSATIONS, FAMILIES, TOOLS
 
 from llmwright.checkpoint import gguf
@@ -55,6 +57,9 @@ OPTIONS = {
 }
 
 
+OLD = version.parse(transformers.__version__) < version.parse("5.23")  # the last for Python 3.10 is 5.20: two faults
+
+
 def same(ours: ChatTemplate, theirs, messages, options) -> bool:
     """Whether both render, to the same text and ids, or both refuse."""
     import jinja2
@@ -64,9 +69,15 @@ def same(ours: ChatTemplate, theirs, messages, options) -> bool:
         return True
     try:
         wanted = theirs.apply_chat_template(messages, tokenize=False, **options)
+    except TypeError:  # at "content": null; later ones render it
+        assert OLD
+        return True
     except (jinja2.TemplateError, ValueError):
         with pytest.raises(RequestError):
             ours.render(messages, **options)
+        return True
+    if "CONTINUE_FINAL_MESSAGE_TAG" in wanted:  # it forgets its mark in a message that stands twice
+        assert OLD
         return True
     ids = theirs.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
     return ours.render(messages, **options) == wanted and ours.encode(messages, **options) == ids
