@@ -23,6 +23,7 @@ LIKE_LLAMA = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, nu
                   max_position_embeddings=64, initializer_range=0.3)
 DECODERS = {
     "llama": dict(LIKE_LLAMA, model_type="llama"),
+    "llama of whole groups": dict(LIKE_LLAMA, model_type="llama", hidden_size=64),
     "llama, biases": dict(LIKE_LLAMA, model_type="llama", attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
     "mistral": dict(LIKE_LLAMA, model_type="mistral", sliding_window=5),
     "qwen3": dict(LIKE_LLAMA, model_type="qwen3", head_dim=16),
@@ -110,3 +111,18 @@ def test_what_has_no_tape_is_computed_by_its_blocks():
     assert model.tape is None
     loaded = LanguageModel(model, t, Path("small"))
     assert LLM(loaded).generate(PROMPTS[0], max_tokens=5, greedy=True)[0].ids
+
+
+def test_a_file_in_few_bits_is_held_as_it_is(tmp_path):
+    from llmwright import load
+    from llmwright.checkpoint import gguf_write
+    from llmwright.engine.weights import stored
+
+    loaded = made("llama of whole groups")
+    for kind, expected in (("q8_0", "int8"), ("f16", "float"), ("f32", "float"), ("q4_0", "int8")):
+        path = tmp_path / f"{kind}.gguf"
+        gguf_write.save(loaded.model, path, tokenizer=loaded.tokenizer, kind=kind, pre="gpt-2")
+        assert stored(path) == load(path, weights="auto").model.weights == expected
+    file, held = load(tmp_path / "q8_0.gguf").model, load(tmp_path / "q8_0.gguf", weights="auto").model
+    for theirs, ours in zip(file.blocks, held.blocks):
+        assert torch.equal(ours.feed_forward.down.weight.whole(), theirs.feed_forward.down.weight)

@@ -21,8 +21,9 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same conversation.")] = None,
     load: Annotated[str | None, typer.Option(help="Go on with a conversation that /save wrote.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Tell the speed after each answer.")] = False,
-    weights: Annotated[str | None, typer.Option(
-        help="What the matrices are held in: float, int8 or int4: smaller is faster and less exact.")] = None,
+    weights: Annotated[str, typer.Option(
+        help="What the matrices are held in: float, int8, int4 (smaller is faster and less exact), or auto: as the file "
+             "has them.")] = "auto",
     dtype: Annotated[str, typer.Option(
         help="What to compute in: float32, bfloat16, or auto, in which this machine writes faster.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "cpu",
@@ -63,8 +64,8 @@ def chat(
     if shown:
         size = amount(loaded.model.size, "")
         precision = str(loaded.model.dtype).removeprefix("torch.")
-        if weights in ("int8", "int4"):
-            precision = f"{weights} weights"
+        if loaded.model.weights != "float":
+            precision = f"{loaded.model.weights} weights"
         conversation.note(f"{model}  {size} parameters, {precision}, context {loaded.model.config.context:,}")
         conversation.note("/help lists the commands; Ctrl-C stops an answer; Ctrl-D leaves\n")
     try:

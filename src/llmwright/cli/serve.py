@@ -37,7 +37,8 @@ def serve(
     log_prompts: Annotated[bool, typer.Option(
         "--log-prompts", help="Write what people ask and are told into the log too.")] = False,
     weights: Annotated[str, typer.Option(
-        help="What a decoder holds its matrices in: float, int8 or int4: smaller is faster and less exact.")] = "float",
+        help="What a decoder holds its matrices in: float, int8, int4 (smaller is faster and less exact), or auto: as "
+             "the file has them.")] = "auto",
     deterministic: Annotated[bool, typer.Option(
         "--deterministic", help="A text is the same to the bit, whoever else is served at that time.")] = False,
     dtype: Annotated[str, typer.Option(

@@ -142,7 +142,7 @@ def load(
 
     `dtype`: what it computes in, float32 or bfloat16, or "auto": in which this machine writes text faster; an encoder
     on the CPU also int8. `weights`: what a decoder that is only to write holds its matrices in, "float", "int8" or
-    "int4" (`engine.weights`). `deterministic`: what it writes does not depend on what else it writes at that time, to
+    "int4" (`engine.weights`), or "auto": as the file has them. `deterministic`: what it writes does not depend on what else it writes at that time, to
     the bit. Raises RequestError that names what is missing or damaged.
     """
     if dtype not in (*DTYPES, "auto", "int8"):
@@ -167,6 +167,8 @@ def load(
             f"{place}: its tokenizer has {tokenizer.vocab_size} tokens and its model {model.config.vocab_size}: "
             "they do not belong together"
         )
+    if weights == "auto":
+        weights = held.stored(place) if device == "cpu" and model.config.kind == "decoder" else "float"
     if deterministic or (weights or "float") != "float" or (weights and model.config.kind == "decoder"):
         held.hold(model, weights or "float", steady=deterministic)
     return LanguageModel(model, tokenizer, place, **_generation_settings(place, tokenizer.vocab_size))

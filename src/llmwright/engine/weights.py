@@ -7,10 +7,13 @@ al. 2023, section 2.2): half the bits, half the time. The bits lie in groups of 
 (docs/kernels.md).
 """
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from .. import kernels
+from ..checkpoint import one_file
 from ..errors import RequestError
 from ..model.attention import Attention
 from ..model.decoder import Decoder
@@ -21,6 +24,16 @@ from .linear import FloatLinear, Joined, QuantizedLinear, SteadyLinear
 
 WEIGHTS = ("float", "int8", "int4")
 BITS = {"int8": 8, "int4": 4}
+FLOATS = ("F32", "F16", "BF16")
+
+
+def stored(place: Path) -> str:
+    """What the weights of a model at `place` are stored in, as one of WEIGHTS: "int4" is exact for a GGUF file in Q4_1,
+    "int8" for one in Q8_0, and as good as the file for its other formats of few bits."""
+    if place.is_dir():
+        return "float"
+    ((format, _),) = one_file.formats(place).most_common(1)
+    return "float" if format in FLOATS else "int4" if format == "Q4_1" else "int8"
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ class EngineSettings:
     model: str
     dtype: str = "auto"
     device: str = "cpu"
-    weights: str = "float"
+    weights: str = "auto"
     deterministic: bool = False
     memory: int | None = None
     block: int = 16
