@@ -121,7 +121,7 @@ class Stub(http.server.BaseHTTPRequestHandler):
                     while not self.server.gate.wait(0.05):
                         self.wfile.write(b": waiting\n\n")
                         self.wfile.flush()
-                time.sleep({"paced": 0.05, "slow": 0.01}.get(word, 0))
+                time.sleep({"paced": 0.2, "slow": 0.01}.get(word, 0))
             self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length" if word == "length" else "stop"}]})
             self.event({"choices": [], "usage": {"completion_tokens": len(pieces), "prompt_tokens": 5}})
             self.wfile.write(b"data: [DONE]\n\n")

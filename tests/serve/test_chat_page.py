@@ -104,10 +104,10 @@ def test_two_conversations_are_answered_at_once(page, stub):
 
 
 def test_the_speed_is_tokens_by_time(page):
-    """Seven tokens, a twentieth of a second between them or more; a busy browser may see the first of them late."""
+    """Seven tokens, a fifth of a second between them or more; a busy browser may see the first of them late."""
     say(page, "paced")
     speed = float(re.search(r"([\d.]+) tokens/s", page.locator(".stats").inner_text()).group(1))
-    assert 5 < speed < 30
+    assert 1.5 < speed < 7.5
 
 
 # ---------- branches
