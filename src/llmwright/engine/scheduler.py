@@ -77,7 +77,9 @@ class Scheduler:
         plan, left = Plan(), self.step_tokens
         for writing in (True, False):  # those that are being written first, one token each
             for sequence in list(self.running):
-                if left and sequence.left and (sequence.left == 1) == writing and sequence not in plan.preempted:
+                if plan.preempted and sequence not in self.running:  # it, or another of its group, had to go
+                    continue
+                if left and sequence.left and (sequence.left == 1) == writing:
                     left -= self._place(sequence, left, plan)
         while self.waiting and left and not plan.preempted:
             sequence = self.waiting[0]
