@@ -11,9 +11,13 @@ import transformers
 from llmwright import families
 from llmwright.checkpoint import catalogue
 from llmwright.errors import RequestError
+from llmwright.plan.devices import device
+from llmwright.plan.flops import petaflops_days
 from llmwright.plan.parameters import parameters
+from llmwright.plan.plan import make_plan
 from llmwright.plan.presets import PRESETS, preset
 from llmwright.plan.shape import shape_of
+from llmwright.plan.training import training
 
 LLAMA = dict(model_type="llama", architectures=["LlamaForCausalLM"], rms_norm_eps=1e-5)
 SMOLLM2 = dict(LLAMA, max_position_embeddings=8192, vocab_size=49_152, tie_word_embeddings=True)
@@ -100,6 +104,13 @@ def test_every_model_of_the_catalogue_is_planned_before_it_is_pulled():
     assert not set(catalogue.MODELS) - set(PRESETS)
     assert PRESETS["smollm2-135m-instruct"] == replace(PRESETS["smollm2-135m"], name="smollm2-135m-instruct", tokens=None)
     assert all(preset(entry.hub) is PRESETS[name] for name, entry in catalogue.MODELS.items())
+
+
+def test_t5_took_a_hundred_petaflop_days():
+    """Brown et al. 2020, table D.1, counts 3 FLOPs a parameter and token of an encoder-decoder: 104 for 3B, 1T tokens."""
+    plan = make_plan(preset("t5-3b"), training(1e12, context=512), device("h100"))
+    assert plan.six_n_d == 3 * 2_851_598_336 * 1e12 and plan.petaflops_days == pytest.approx(104, rel=0.06)
+    assert petaflops_days(plan.flops) == pytest.approx(104, rel=0.06)  # counted by its matrices
 
 
 def test_an_unknown_model_of_the_hub_is_told_the_way():

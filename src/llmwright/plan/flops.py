@@ -54,9 +54,15 @@ def training_flops_per_token(config: ModelConfig | Shape, context: int, target: 
     return 3 * forward + again
 
 
-def six_n_d(params: float, tokens: float) -> float:
-    """The papers' estimate of training FLOPs: 6 for each parameter (the active ones) and token."""
-    return 6 * params * tokens
+def per_parameter(kind: str) -> int:
+    """FLOPs of training for each parameter (the active ones) and token, by the papers' estimate: 6; in an encoder-decoder
+    3, since a token passes one half of it (Brown et al. 2020, table D.1)."""
+    return 3 if kind == "encoder-decoder" else 6
+
+
+def six_n_d(params: float, tokens: float, kind: str = "decoder") -> float:
+    """The papers' estimate of training FLOPs, 6·N·D, or for the `kind` encoder-decoder 3·N·D."""
+    return per_parameter(kind) * params * tokens
 
 
 def petaflops_days(flops: float) -> float:

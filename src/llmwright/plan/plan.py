@@ -25,8 +25,8 @@ class Measured:
 class Plan:
     """All figures of a plan. Bytes, FLOPs, seconds, US dollars; memory is one device's, at the peak.
 
-    `flops` is the work by MFU's definition (`plan.flops`); `six_n_d` the papers' 6·N·D. `tokens`, `seconds` and what
-    follows from them are None when neither the tokens nor a time is known.
+    `flops` is the work by MFU's definition (`plan.flops`); `six_n_d` the papers' 6·N·D (3·N·D for an encoder-decoder).
+    `tokens`, `seconds` and what follows from them are None when neither the tokens nor a time is known.
     """
 
     name: str
@@ -112,7 +112,7 @@ def make_plan(config: ModelConfig | Shape, run: Training, device: Device, measur
         inference={f"{bits} bit": _inference(s, bits, phase.context, device) for bits in (32, 16, 8, 4)},
         attention_matrix=memory.attention_matrix_bytes(phase.context),
         flops_per_token=round(average), flops=None if tokens is None else average * tokens,
-        six_n_d=None if tokens is None else work.six_n_d(p.active, tokens),
+        six_n_d=None if tokens is None else work.six_n_d(p.active, tokens, s.kind),
         tokens_per_second=tokens_per_second, seconds=seconds, cost=cost,
         compute_optimal=tuple(scaling.optima(params=p.active)),
         loss=None if tokens is None else scaling.BESIROGLU.loss(p.active, tokens),

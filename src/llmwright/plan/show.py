@@ -100,8 +100,9 @@ def _work(plan: Plan) -> Table:
         sizes = " to ".join(f"{n:,}" for n in sorted({min(plan.run.tokens_per_step), max(plan.run.tokens_per_step)}))
         table.add_row(f"steps of {sizes} tokens", f"{plan.steps:,.0f}")
         table.add_row("FLOPs", f"{plan.flops:.3g}")
-        table.add_row("6·parameters·tokens", f"{plan.six_n_d:.3g}")
-        table.add_row("petaFLOP/s-days (of 6·N·D)", f"{plan.petaflops_days:,.4g}")
+        each = flops.per_parameter(plan.shape.kind)
+        table.add_row(f"{each}·parameters·tokens", f"{plan.six_n_d:.3g}")
+        table.add_row(f"petaFLOP/s-days (of {each}·N·D)", f"{plan.petaflops_days:,.4g}")
     table.add_row("tokens/s", f"{plan.tokens_per_second:,.0f}")
     if plan.seconds is not None:
         table.add_row("time", duration(plan.seconds), style="bold")
@@ -120,7 +121,7 @@ def _optimum(plan: Plan) -> Table:
         from .scaling import optima
 
         best = optima(flops=plan.six_n_d)
-        table.caption = "For this plan's 6·N·D: " + "; ".join(
+        table.caption = f"For this plan's {flops.per_parameter(plan.shape.kind)}·N·D: " + "; ".join(
             f"{count(o.params)} parameters on {count(o.tokens)} tokens ({o.rule})" for o in best)
         table.caption_justify = "left"
     return table
