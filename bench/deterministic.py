@@ -12,11 +12,15 @@ import random
 import statistics
 import time
 
-import torch
-from peers import machine
+from llmwright import spin
 
-from llmwright.engine.language_model import load
-from llmwright.engine.llm import LLM
+spin.little()  # before PyTorch is loaded
+
+import torch  # noqa: E402
+from peers import machine  # noqa: E402
+
+from llmwright.engine.language_model import load  # noqa: E402
+from llmwright.engine.llm import LLM  # noqa: E402
 
 MODEL, TOGETHER = "smollm2-135m-instruct", 32
 KINDS = [("bfloat16", "float"), ("float32", "float"), ("bfloat16", "int8"), ("bfloat16", "int4")]

@@ -40,6 +40,9 @@ def llama_cpp(path: str, threads: int):
 
 
 def llmwright(model: str, threads: int, weights: str, dtype: str):
+    from llmwright import spin
+
+    spin.little()
     import torch
 
     from llmwright.engine.language_model import load

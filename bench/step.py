@@ -13,13 +13,17 @@ import pstats
 import random
 import time
 
-import torch
-from peers import machine
-from torch.utils._python_dispatch import TorchDispatchMode
+from llmwright import spin
 
-from llmwright.engine.language_model import load
-from llmwright.engine.llm import LLM
-from llmwright.engine.sampler import GREEDY
+spin.little()  # before PyTorch is loaded
+
+import torch  # noqa: E402
+from peers import machine  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from llmwright.engine.language_model import load  # noqa: E402
+from llmwright.engine.llm import LLM  # noqa: E402
+from llmwright.engine.sampler import GREEDY  # noqa: E402
 
 MODEL, STEPS = "smollm2-135m-instruct", 50
 PARTS = [  # of a step: the name, and the functions whose own and inner time it is

@@ -9,7 +9,7 @@ from pathlib import Path
 import llmwright
 
 ROOT = Path(llmwright.__file__).parent
-BASE = {"errors", "progress", "recipe", "__version__", ""}  # what every part may use
+BASE = {"errors", "progress", "recipe", "spin", "__version__", ""}  # what every part may use
 ORDER = [
     {"kernels"}, {"model"}, {"families", "tokens"}, {"checkpoint", "data"}, {"engine", "train"}, {"plan"},
     {"serve", "tune", "evals", "rag", "quant", "inspect", "report"}, {"build"}, {"cli"}, {"__main__"},

@@ -32,10 +32,12 @@ def chat(
     stdout has the answers alone."""
     import sys
 
+    from .. import spin
     from .describe import existing
     from .start import quickly
 
     existing(model)  # before the seconds that PyTorch takes to load
+    spin.little()
     sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     shown = sys.stderr.isatty() and sys.stdin.isatty()
     if shown:

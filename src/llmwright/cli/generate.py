@@ -74,6 +74,7 @@ def generate(
     import secrets
     import sys
 
+    from .. import spin
     from ..errors import RequestError
     from .describe import existing
     from .start import quickly
@@ -99,6 +100,8 @@ def generate(
         if prompts is not None and there:
             raise RequestError(f"--prompts writes a text for each line of a file: leave {name} out")
     existing(model)  # before the seconds that PyTorch takes to load
+    if weights or deterministic or prompts is not None:
+        spin.little()
 
     with quickly():
         from ..engine import chat as chats, options, shots as tasks

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .. import spin
 from ..errors import Error, RequestError
 from .pipe import Pipe
 from .settings import EngineSettings
@@ -107,6 +108,7 @@ class Process(NamedTuple):
 
 def start(settings: EngineSettings) -> Process:
     here, there = socket.socketpair()
+    spin.little()
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=main, args=(there, settings), daemon=True, name="engine")
     process.start()
