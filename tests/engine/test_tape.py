@@ -1,6 +1,7 @@
 """The list of native operations gives the numbers of the blocks that it was written from."""
 
 import copy
+import threading
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,22 @@ def test_plain_generation_and_conversations_go_over_it_too(how):
         (theirs,) = generate(plain.model, plain.tokenizer, prompt, **options)
         assert ours.ids == theirs.ids
     assert kept.reused
+
+
+def test_engines_of_one_model_may_run_at_the_same_time():
+    loaded = made("llama", weights="int8")
+    wanted = [r.ids for r in LLM(loaded).generate(PROMPTS, max_tokens=15, greedy=True)]
+    found = [None] * 3
+
+    def write(i: int) -> None:
+        found[i] = [r.ids for r in LLM(loaded, step_tokens=5 + i).generate(PROMPTS, max_tokens=15, greedy=True)]
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [wanted] * 3
 
 
 def test_what_has_no_tape_is_computed_by_its_blocks():

@@ -4,6 +4,8 @@ The blocks say what is computed; this says the same as a list, by walking throug
 CPU: no gradients, keys and values in blocks (`model.paged`). What it gives are the numbers that the blocks give.
 """
 
+import threading
+
 import torch
 from torch import Tensor, nn
 
@@ -40,15 +42,20 @@ class Recording:
         self.schemes = [model.positions, model.local_positions or model.positions]
         self.local = [bool(w) and model.local_positions is not None for w in model.windows]
         self.context, self.dtype, self.most, self.rows = model.context, model.dtype, most, 0
+        self.lock = threading.Lock()
 
     def takes(self, x: Tensor) -> bool:
         return not torch.is_grad_enabled() and x.dtype == self.dtype and (not self.most or x.shape[:2].numel() <= self.most)
 
     def run(self, x: Tensor, positions: Tensor, cache: PagedCache) -> Tensor:
-        """`x` (B, T, D) as it enters the first block → as it leaves the last; it is only good until the next call."""
+        """`x` (B, T, D) as it enters the first block → as it leaves the last."""
+        with self.lock:  # several engines may have the same model
+            return self._run(x, positions, cache)
+
+    def _run(self, x: Tensor, positions: Tensor, cache: PagedCache) -> Tensor:
         N = x.shape[0] * x.shape[1]
         if N > self.rows:
-            self._write_down(max(N, 2 * self.rows, FEW))
+            self._write_down(max(N, min(2 * self.rows, 256), FEW))
         p, step = cache.placement, Step()
         states = self.x[:N]
         states.copy_(x.view(N, -1))
@@ -64,7 +71,7 @@ class Recording:
                 step.cos[kind], step.sin[kind] = held[0].data_ptr(), held[1].data_ptr()
                 angles += held
         self.tape.run(step)
-        return states.view(x.shape)
+        return states.view(x.shape).clone()
 
     def _write_down(self, rows: int) -> None:
         config, a, D = self.config, self.config.attention, self.config.d_model
