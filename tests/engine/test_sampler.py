@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from transformers.generation import logits_process as theirs
 
-from llmwright.engine.sampler import GREEDY, Sampling, likeliest, probabilities, sample, stages
+from llmwright.engine.sampler import GREEDY, Sampling, best, inverse, likeliest, probabilities, sample, stages
 from llmwright.errors import RequestError, WorkError
 
 
@@ -146,3 +146,27 @@ def test_logits_that_are_not_finite_are_an_error(bad, sampling):
         sample(x, sampling)
     with pytest.raises(WorkError):
         sample(torch.full((1, 4), -torch.inf), sampling)
+
+
+@settings(max_examples=200, deadline=None)
+@given(V=st.integers(1, 700), seed=st.integers(0, 999), share=st.floats(0, 1), u=st.floats(0, 1, exclude_max=True))
+def test_a_draw_is_the_first_token_whose_cumulative_share_exceeds_the_number(V, seed, share, u):
+    generator = torch.Generator().manual_seed(seed)
+    p = torch.rand(3, V, generator=generator) ** 8
+    p[torch.rand(3, V, generator=generator) < share] = 0
+    p[:, seed % V] += 1e-3  # a row is never of zeros alone
+    p[1] /= p[1].sum()
+    found = inverse(p, torch.full((3, 1), u, dtype=torch.float64))
+    for row, i in zip(p.double(), found.tolist()):
+        cumulative = row.cumsum(0)
+        assert row[i] > 0
+        assert cumulative[i] >= u * cumulative[-1] * (1 - 1e-12)
+        assert cumulative[i] - row[i] <= u * cumulative[-1] * (1 + 1e-12)
+
+
+def test_the_ends_of_the_distribution_can_be_drawn():
+    p = torch.zeros(1, 300)
+    p[0, 5], p[0, 299] = 0.5, 0.5
+    assert inverse(p, torch.tensor([[0.0]], dtype=torch.float64)).item() == 5
+    assert inverse(p, torch.tensor([[1 - 2**-53]], dtype=torch.float64)).item() == 299
+    assert best(torch.tensor([[1.0, 3.0, 3.0]])).tolist() == [1]

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import RequestError, WorkError
 
+BLOCK = 128  # tokens whose probabilities are added first
 COLDEST = 1e-5  # below, logits over the temperature leave float32's range, and the choice is greedy anyway
 
 
@@ -127,7 +129,7 @@ def sample(
     check(logits)
     settings = [sampling] * len(logits) if isinstance(sampling, Sampling) else list(sampling)
     drawn = [i for i, s in enumerate(settings) if not s.greedy]
-    ids = logits.argmax(-1)
+    ids = best(logits)
     if not drawn:
         return ids
     if isinstance(generator, torch.Generator) or generator is None:
@@ -136,10 +138,31 @@ def sample(
         u = torch.cat([torch.rand(1, 1, dtype=torch.float64, generator=generator[i]) for i in drawn])
     rows = torch.tensor(drawn, device=logits.device)
     p = probabilities(logits if len(drawn) == len(logits) else logits[rows], [settings[i] for i in drawn])
-    # inverse transform: the first token whose cumulative probability exceeds u; never one of probability 0
-    cumulative = p.cumsum(-1, dtype=torch.float64)
-    ids[rows] = torch.searchsorted(cumulative, u.to(p.device) * cumulative[:, -1:], right=True).squeeze(-1)
+    ids[rows] = inverse(p, u.to(p.device))
     return ids
+
+
+def best(logits: Tensor) -> Tensor:
+    """The likeliest token of each row of (B, V), the first of equals."""
+    if logits.device.type != "cpu":
+        return logits.argmax(-1)
+    return torch.from_numpy(logits.numpy().argmax(-1))  # a tenth of the time of PyTorch's
+
+
+def inverse(p: Tensor, u: Tensor) -> Tensor:
+    """The first token of each row of `p` (B, V) whose cumulative share of the row's sum exceeds `u` (B, 1) float64; never
+    one of probability 0. Sums are float64, of blocks of tokens first, then within the block that it is in."""
+    V = p.shape[-1]
+    blocks = F.pad(p, (0, -V % BLOCK)).unflatten(-1, (-1, BLOCK))  # (B, V / BLOCK, BLOCK)
+    cumulative = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    total = cumulative[:, -1:]
+    wanted = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    block = torch.searchsorted(cumulative, wanted, right=True)  # (B, 1)
+    before = torch.where(block > 0, cumulative.gather(-1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks[torch.arange(len(p), device=p.device), block[:, 0]]  # (B, BLOCK)
+    place = torch.searchsorted(before + inside.cumsum(-1, dtype=torch.float64), wanted, right=True)
+    last = BLOCK - 1 - (inside > 0).flip(-1).byte().argmax(-1, keepdim=True)  # where rounding leads beyond all of them
+    return (block * BLOCK + torch.minimum(place, last)).squeeze(-1)
 
 
 def check(logits: Tensor) -> None:
