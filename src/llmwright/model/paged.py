@@ -4,8 +4,10 @@ A step computes some tokens of several texts, all in one row: `ids` (1, N). `Pla
 is of and where it stands there; who gets which block is for the caller to decide (`engine.blocks`).
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,8 +40,7 @@ class PagedCache:
     def __init__(self, config: ModelConfig, n_blocks: int, size: int, dtype=torch.float32, device="cpu"):
         a = config.attention
         shape = (config.n_layers, n_blocks, size, a.n_kv_heads, a.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys, self.values = (zeros(shape, dtype, device) for _ in range(2))
         self.placement: Placement | None = None
 
     @staticmethod
@@ -62,6 +63,13 @@ class PagedCache:
             held.view(-1, *held.shape[2:]).index_copy_(0, p.slots, new.flatten(0, 1).to(held.dtype))
         keys, values = self.keys[layer], self.values[layer]
         return kernels.paged_attention(q.flatten(0, 1), keys, values, p.tables, p.rows, p.positions, **how).view(q.shape)
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device) -> Tensor:
+    """As torch.zeros; on a CPU its memory is not taken from the machine before something is written there."""
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
 class RowCache(KVCache):
