@@ -199,3 +199,16 @@ def test_a_reader_who_leaves_ends_it(model_dir, tmp_path):
     command = f'"{sys.executable}" -m llmwright generate "{model_dir}" --prompts "{file}" --max-tokens 2 | head -n 1'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert json.loads(done.stdout)["prompt"] == "x = 0" and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("line, said", [
+    ('{"prompt": "c", "id": "\\ud83c"}', "line 2: \\ud83c is half of a character"),
+    ('{"prompt": "\\udc00"}', "line 2: \\udc00 is half of a character"),
+    ('{"prompt": "c", "id": NaN}', "line 2: not valid JSON: NaN is no number"),
+    ('{"prompt": "c", "greedy": "no"}', "line 2: greedy 'no' is not allowed"),
+])
+def test_what_could_not_be_written_is_named_before_anything_is_written(line, said, model_dir, tmp_path, capsys):
+    file, out = tmp_path / "p.jsonl", tmp_path / "o.jsonl"
+    file.write_text('{ "prompt": "a"}\n' + line + "\n")
+    assert run(["generate", model_dir, "--prompts", str(file), "-o", str(out), "--max-tokens", "3"]) == 2
+    assert said in capsys.readouterr().err and not out.exists()

@@ -16,6 +16,7 @@ from llmwright.engine.kept import KeptStepper
 from llmwright.engine.language_model import LanguageModel
 from llmwright.engine.llm import LLM
 from llmwright.engine.sampler import GREEDY
+from llmwright.errors import RequestError
 from llmwright.kernels import native
 from llmwright.model.build import new
 
@@ -118,6 +119,46 @@ def test_engines_of_one_model_may_run_at_the_same_time():
     for thread in threads:
         thread.join()
     assert found == [wanted] * 3
+
+
+def test_the_engine_and_plain_generation_may_take_turns():
+    loaded = made("llama", weights="int8")
+    wanted = LLM(loaded).generate(PROMPTS[0], max_tokens=9, greedy=True)[0].ids  # in inference mode, the other without
+    for _ in range(2):
+        assert loaded.generate(PROMPTS[0], max_tokens=9, greedy=True).ids == wanted
+        assert LLM(loaded).generate(PROMPTS[0], max_tokens=9, greedy=True)[0].ids == wanted
+
+
+def test_a_tape_that_could_not_be_written_is_written_the_next_time(monkeypatch):
+    from llmwright.engine import tape
+
+    loaded = made("llama", weights="int8")
+    wanted = loaded.generate(PROMPTS[3], max_tokens=9, greedy=True).ids
+    fresh, count = made("llama", weights="int8"), iter(range(9))
+
+    def short(rows: int, width: int):
+        if next(count) == 0:
+            raise MemoryError
+        return room(rows, width)
+
+    room = tape.room
+    monkeypatch.setattr(tape, "room", short)
+    with pytest.raises(MemoryError):
+        fresh.generate(PROMPTS[3], max_tokens=9, greedy=True)
+    assert fresh.generate(PROMPTS[3], max_tokens=9, greedy=True).ids == wanted
+
+
+def test_what_only_writes_is_not_held_again_saved_or_copied(tmp_path):
+    from llmwright.checkpoint import directory, gguf_write
+
+    loaded = made("llama", weights="float")
+    for act in (lambda: weights.hold(loaded.model, "int8"), lambda: directory.save(loaded.model, tmp_path / "m"),
+                lambda: gguf_write.save(loaded.model, tmp_path / "m.gguf", tokenizer=loaded.tokenizer),
+                lambda: copy.deepcopy(loaded.model)):
+        with pytest.raises(RequestError, match="load it again"):
+            act()
+    assert not list(tmp_path.iterdir())
+    assert loaded.generate(PROMPTS[0], max_tokens=3, greedy=True).ids
 
 
 def test_what_has_no_tape_is_computed_by_its_blocks():

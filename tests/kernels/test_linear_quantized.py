@@ -132,3 +132,9 @@ def test_without_the_kernel_the_weights_are_made_whole_again(bits):
     assert torch.equal(kernels.linear_quantized(x, plain), F.linear(x, plain.dense, bias))
     double = kernels.linear_quantized(x.double(), packed)  # no kernel for these
     torch.testing.assert_close(double.float(), F.linear(x, plain.dense, bias), rtol=1e-4, atol=1e-4)
+
+
+@needs_native
+def test_no_rows_cost_nothing():
+    weight = kernels.quantized_weight(torch.randn(64, 32))
+    assert kernels.linear_quantized(torch.empty(2, 0, 32, dtype=torch.bfloat16), weight).shape == (2, 0, 64)

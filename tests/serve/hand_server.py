@@ -76,6 +76,9 @@ class HandServer:
             self.asked.append((time.perf_counter(), body))
             for part in self.answer(body):
                 if isinstance(part, bytes):
-                    connection.sendall(part)
+                    try:
+                        connection.sendall(part)
+                    except OSError:  # who asked has gone
+                        return
                 else:
                     time.sleep(part)

@@ -257,3 +257,14 @@ def test_the_log_has_one_line_a_request_and_no_text(server):
     for key in ("queue_s", "first_token_s", "total_s", "prompt_tokens", "cached_tokens", "status", "path"):
         assert not math.isnan(found[0][key]) if isinstance(found[0][key], float) else found[0][key] is not None
     assert "secret" not in json.dumps(lines)
+
+
+def test_a_conversation_of_which_nothing_is_said_is_answered_as_chat_does(server):
+    usual = server.client.get("/v1/models").json()["data"][0]["chat_defaults"]
+    assert usual == {"temperature": 0.2, "top_k": 0, "top_p": 0.9, "min_p": 0.0, "repetition_penalty": 1.1}
+    ask = dict(messages=CHAT, seed=5, max_tokens=20)
+    plain, said = server.post("/v1/chat/completions", **ask), server.post("/v1/chat/completions", **ask, **usual)
+    warm = server.post("/v1/chat/completions", **ask, temperature=1.0)
+    text = [answer.json()["choices"][0]["message"]["content"] for answer in (plain, said, warm)]
+    assert text[0] == text[1] != text[2]
+

@@ -80,6 +80,11 @@ def test_a_body_that_ends_with_its_connection_and_has_no_usage_is_counted_by_pie
     ([START + chunk(event("a"))], "the answer broke off"),
     ([START + chunk(b"data: {\n\n" + DONE) + END], "an event of the stream is no JSON"),
     ([START + chunk(DONE) + END], "the answer has no text"),
+    ([START + chunk(b"data: [1]\n\n") + END], "an event of the stream is not one of OpenAI's API"),
+    ([START + chunk(b'data: {"choices": ["a"]}\n\n') + END], "an event of the stream is not one of OpenAI's API"),
+    ([START + chunk(event("a") + event(**usage(-3)) + DONE) + END], "an event of the stream is not one of OpenAI's API"),
+    ([START + chunk(b"data: " + b"[" * 100_000 + b"\n\n") + END], "an event of the stream is not one of OpenAI's API"),
+    ([START + b"      -8\r\n" + event("a") + END], "the answer broke off"),
     ([], "the server closed the connection without an answer"),
     ([b"SSH-2.0\r\n"], "the server closed the connection without an answer"),
 ])
@@ -96,6 +101,14 @@ def test_a_silent_server_is_given_up(monkeypatch):
         begin = time.monotonic()
         (a,) = ask(server, 0.0).answers
     assert a.error == "nothing came for 0 seconds" and time.monotonic() - begin < 1.5
+
+
+def test_a_server_that_never_ends_is_given_up(monkeypatch):
+    monkeypatch.setattr("llmwright.serve.load.LONGEST", 0.5)
+    with HandServer(lambda body: [START, *[part for _ in range(40) for part in (chunk(event("a")), 0.05)]]) as server:
+        begin = time.monotonic()
+        (a,) = ask(server, 0.0).answers
+    assert a.error == "no end of it after 0 seconds" and time.monotonic() - begin < 1.5
 
 
 def test_requests_are_sent_when_they_are_due_whether_others_are_answered_or_not():
@@ -259,6 +272,26 @@ def test_failures_of_some_are_counted_and_of_all_an_error():
         assert found["streams"][0]["failed"] == 1 and "first failure     429: full" in table(found)
         with pytest.raises(WorkError, match="all 2 requests failed: 429: full"):
             measure(asker, Case((2,), rounds=1, long=0, arrivals=0))
+
+
+def test_a_request_that_has_to_be_answered_is_asked_again():
+    turns = iter(["good", "bad", "good", "good", "bad", "good"])
+
+    def answer(body):
+        if next(turns) == "bad":
+            return [whole(503, {"error": {"message": "busy"}})]
+        return [START + chunk(event("a") + DONE) + END]
+
+    with HandServer(answer) as server:
+        found = measure(Asker(Target.of(server.url)), Case((), rounds=1, long=20, arrivals=0))
+    assert found["prefill"]["failed"] == 1 and found["prefix"]["warm"] > 0 and "1 failed" in table(found)
+
+
+@pytest.mark.parametrize("models", [{"data": 5}, {"data": [{"id": "m", "max_model_len": "4096"}]}, {"data": [{"id": 5}]}])
+def test_what_a_server_says_of_its_models_may_be_anything(models, monkeypatch):
+    monkeypatch.setattr("hand_server.MODELS", models)
+    with HandServer(lambda body: [START + chunk(event("a") + DONE) + END]) as server:
+        assert Asker(Target.of(server.url), "m").context is None
 
 
 # --- the command ---

@@ -101,3 +101,10 @@ def test_a_prompt_that_fills_the_context_is_scored_and_a_longer_one_is_refused(s
     answer = server.post("/v1/completions", prompt=ids, echo=True, logprobs=0)
     assert answer.status_code == 400 and "before an answer" in answer.json()["error"]["message"]
     server.idle()
+
+
+def test_a_special_token_takes_no_place_in_the_text(server, plain):
+    specials = [i for i in plain.tokenizer.special_tokens.values() if i != plain.tokenizer.eos_id] or [plain.tokenizer.eos_id]
+    (x,), (y,) = plain.tokenizer.encode("x"), plain.tokenizer.encode("y")
+    choice = server.complete(prompt=[x, specials[0], y], echo=True, max_tokens=0, logprobs=0)["choices"][0]
+    assert choice["text"] == "xy" and choice["logprobs"]["text_offset"] == [0, 1, 1]

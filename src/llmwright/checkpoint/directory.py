@@ -33,6 +33,8 @@ def save(
     `weights`: our names → tensors to write instead of the model's own (a run's float32 master weights). `generation`: as
     for `write_into`.
     """
+    if weights is None:
+        model.check_whole()
     with new_directory(Path(path)) as folder:
         held = weights or dict(model.named_parameters())
         write_into(folder, model.config, held, tokenizer=tokenizer, generation=generation)

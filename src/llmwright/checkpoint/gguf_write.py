@@ -55,6 +55,7 @@ def save(
     """
     if kind not in FORMATS:
         raise RequestError(f"GGUF type {kind!r} cannot be written; these can: {', '.join(FORMATS)}")
+    model.check_whole()
     from gguf import GGMLQuantizationType, GGUFWriter
 
     config = families.write_config(model.config)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ def read(file: str) -> list[Line]:
         raise RequestError(f"{file}: cannot be read: {error.strerror}") from None
     if lines == [""]:
         raise RequestError(f"{name}: no prompt in it")
-    parsed = file.endswith(".jsonl") or (file == "-" and lines[0].lstrip().startswith('{"'))
+    parsed = file.endswith(".jsonl") or (file == "-" and re.match(r'\s*\{\s*"', lines[0]) is not None)
     found = []
     for number, line in enumerate(lines, 1):
         where = f"{name}: line {number}"
@@ -63,7 +64,11 @@ def read(file: str) -> list[Line]:
 
 def _parsed(where: str, line: str) -> Line:
     try:
-        entry = json.loads(line)
+        entry = json.loads(line, parse_constant=_no_number)
+        json.dumps(entry, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # JSON that was cut within a character
+        half = error.object[error.start]
+        raise RequestError(f"{where}: \\u{ord(half):04x} is half of a character, whose other half is missing") from None
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{where}: not valid JSON: {str(error).splitlines()[0]}") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
@@ -84,6 +89,10 @@ def _parsed(where: str, line: str) -> Line:
     if isinstance(given.get("logit_bias"), dict):  # JSON has no numbers as names
         given["logit_bias"] = {int(k) if k.isdecimal() else k: value for k, value in given["logit_bias"].items()}
     return Line(where, prompt, given)
+
+
+def _no_number(name: str):
+    raise ValueError(f"{name} is no number of JSON's")
 
 
 def check_output(output: str | None) -> None:

@@ -68,7 +68,17 @@ def serve(
     )
     called = name or (model.rstrip("/").rpartition("/")[2] or str(place))
     run(settings, limits, name=called, host=host, port=port, log_prompts=log_prompts,
-        ready=lambda address: print(f"{called} is served at {address}", flush=True))
+        ready=lambda address, about: print(_told(called, address, about), flush=True))
+
+
+def _told(name: str, address: str, about) -> str:
+    """What can be done now, in lines of which the first has the address."""
+    held = about.dtype if about.weights == "float" else f"{about.weights} weights"
+    lines = [f"{name} is served at {address}"]
+    if about.kind == "decoder":
+        lines += [f"  a chat page is there; OpenAI's API at {address}/v1; what it takes at {address}/docs",
+                  f"  {held}, room for {about.room:,} positions; Ctrl-C lets what runs finish"]
+    return "\n".join(lines)
 
 
 def _keys(given: list[str] | None, file: str | None) -> tuple[str, ...]:

@@ -41,10 +41,17 @@ def template(loaded) -> ChatTemplate:
     return found
 
 
+def usual(loaded) -> Sampling:
+    """How an answer is drawn where nobody says: as the model's makers advise; else by its size, since small models lose
+    their way sooner."""
+    if loaded.advice:
+        return Sampling(**loaded.advice)
+    return SMALL if loaded.model.size < SMALL_UP_TO else USUAL
+
+
 def how(loaded, given: dict, n: int = 1) -> tuple[Sampling, Beams | None]:
     """How an answer is written: as `given` (see `options.choose`), else as the model's makers advise."""
-    size = loaded.model.size
-    default = Sampling(**loaded.advice) if loaded.advice else SMALL if size < SMALL_UP_TO else USUAL
+    default = usual(loaded)
     sampling, beams = choose(given, default, n)
     if "repetition_penalty" not in given and not sampling.greedy:
         sampling = replace(sampling, repetition_penalty=default.repetition_penalty)

@@ -23,6 +23,8 @@ def choose(given: dict, default: Sampling = Sampling(), n: int = 1) -> tuple[Sam
     if wrong:
         known = ("max_tokens", "n", "stop", "stop_tokens", "top_log_probs", *KNOWN)
         raise RequestError(f"no option {', '.join(wrong)}; there are {', '.join(known)}")
+    if not isinstance(given.get("greedy", False), bool):
+        raise RequestError(f"greedy {given['greedy']!r} is not allowed: it must be true or false")
     greedy, width = given.pop("greedy", False), given.pop("beams", None)
     search = {name: given.pop(name) for name in SEARCH if name in given}
     heat = f"temperature {given.get('temperature')}" if "temperature" in given else None

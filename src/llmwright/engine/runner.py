@@ -40,4 +40,6 @@ class Runner:
         )
         states = self.model.hidden(tensor([ids], torch.int64), positions=places[None], cache=self.cache)[0]  # (N, D)
         self.states = states  # of all the step's tokens: `LLM` scores prompts by them
+        if not ends:  # prompts that go on: nothing comes next yet, and the head stays where it is
+            return states.new_empty(0, self.model.config.vocab_size, dtype=torch.float32)
         return self.model.logits(states[ends])

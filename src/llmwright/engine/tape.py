@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels
+from ..errors import RequestError
 from ..kernels.tape import ACTIVATIONS, Step, Tape, room
 from ..model.attention import Attention
 from ..model.block import LAYOUTS
@@ -41,23 +42,21 @@ class Recording:
         self.config, self.blocks, self.windows = model.config, model.blocks, model.windows
         self.schemes = [model.positions, model.local_positions or model.positions]
         self.local = [bool(w) and model.local_positions is not None for w in model.windows]
-        self.context, self.dtype, self.most, self.rows = model.context, model.dtype, most, 0
-        self.lock = threading.Lock()
+        self.context, self.dtype, self.most = model.context, model.dtype, most
+        self.of_thread = threading.local()  # several engines may have the same model
 
     def takes(self, x: Tensor) -> bool:
         return not torch.is_grad_enabled() and x.dtype == self.dtype and (not self.most or x.shape[:2].numel() <= self.most)
 
     def run(self, x: Tensor, positions: Tensor, cache: PagedCache) -> Tensor:
         """`x` (B, T, D) as it enters the first block → as it leaves the last."""
-        with self.lock:  # several engines may have the same model
-            return self._run(x, positions, cache)
-
-    def _run(self, x: Tensor, positions: Tensor, cache: PagedCache) -> Tensor:
         N = x.shape[0] * x.shape[1]
-        if N > self.rows:
-            self._write_down(max(N, min(2 * self.rows, 256), FEW))
+        written = getattr(self.of_thread, "written", None)
+        if written is None or N > written.rows:
+            with torch.inference_mode(False):  # others may run it without that mode
+                written = self.of_thread.written = Written(self, max(FEW, 1 << (N - 1).bit_length()))
         p, step = cache.placement, Step()
-        states = self.x[:N]
+        states = written.x[:N]
         states.copy_(x.view(N, -1))
         step.N, step.blocks, step.size = N, p.tables.stride(0), cache.keys.shape[2]
         step.tables, step.rows, step.positions = p.tables.data_ptr(), p.rows.data_ptr(), p.positions.data_ptr()
@@ -70,23 +69,32 @@ class Recording:
                 held = [t.float().expand(*x.shape[:2], -1).reshape(N, -1).contiguous() for t in (geometry.cos, geometry.sin)]
                 step.cos[kind], step.sin[kind] = held[0].data_ptr(), held[1].data_ptr()
                 angles += held
-        self.tape.run(step)
+        written.tape.run(step)
         return states.view(x.shape).clone()
 
-    def _write_down(self, rows: int) -> None:
-        config, a, D = self.config, self.config.attention, self.config.d_model
-        self.rows, self.tape = rows, Tape(self.dtype)
+    def __deepcopy__(self, *_):
+        raise RequestError("a model whose matrices are held for writing cannot be copied: load it again")
+
+    __reduce__ = __deepcopy__
+
+
+class Written:
+    """The tape for up to `rows` rows, with the buffers between its operations."""
+
+    def __init__(self, recording: Recording, rows: int):
+        self.recording, self.rows, self.tape = recording, rows, Tape(recording.dtype)
+        self.config = config = recording.config
+        a, D, F = config.attention, config.d_model, config.feed_forward.d_ff
 
         def buffer(width: int) -> Tensor:
-            return torch.empty(rows, width, dtype=self.dtype)
+            return torch.empty(rows, width, dtype=recording.dtype)
 
-        F = config.feed_forward.d_ff
         self.x, self.normed, self.other = buffer(D), buffer(D), buffer(D)
         self.qkv, self.heads = buffer((a.n_heads + 2 * a.n_kv_heads) * a.head_dim), buffer(a.n_heads * a.head_dim)
         self.wide, self.inner = buffer(2 * F if config.feed_forward.gated else F), buffer(F)
         self.room = room(rows, max(D, F, a.n_heads * a.head_dim))
         write = getattr(self, f"_{config.residual}")
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(recording.blocks):
             write(layer, block)
 
     # the layouts of model.block
@@ -119,19 +127,19 @@ class Recording:
     # their parts
 
     def _attention(self, layer: int, module: Attention, x: Tensor, y: Tensor, add: bool) -> None:
-        spec, stride, kind = module.spec, self.qkv.shape[1], int(self.local[layer])
+        spec, stride, kind = module.spec, self.qkv.shape[1], int(self.recording.local[layer])
         H, K, C = spec.n_heads, spec.n_kv_heads, spec.head_dim
         self._linear(module.joined.layer, x, self.qkv)
         for norm, heads, at in ((module.query_norm, H, 0), (module.key_norm, K, H * C)):
             if not isinstance(norm, nn.Identity):
                 self._norm(norm, self.qkv[:, at:], self.qkv[:, at:], heads=heads)
-        scheme = self.schemes[kind]
+        scheme = self.recording.schemes[kind]
         self.tape.add("keep", self.qkv, stride, H, K, C, getattr(scheme, "dim", 0) // 2, kind, layer)
-        bias = scheme.key_bias(self.context)
+        bias = scheme.key_bias(self.recording.context)
         bias = None if bias is None else bias.float().contiguous()
         scale = C**-0.5 if spec.scale is None else spec.scale
         self.tape.add(
-            "attend", self.qkv, stride, H, K, C, layer, self.windows[layer] or 0, scale, spec.softcap or 0.0, bias,
+            "attend", self.qkv, stride, H, K, C, layer, self.recording.windows[layer] or 0, scale, spec.softcap or 0.0, bias,
             0 if bias is None else bias.shape[1], self.heads,
         )
         self._linear(module.out, self.heads, y, add)

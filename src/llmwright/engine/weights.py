@@ -44,11 +44,12 @@ def hold(model: Decoder, weights: str = "float", *, steady: bool = False) -> Non
     where that cannot be had.
     """
     if weights not in WEIGHTS:
-        raise RequestError(f"weights {weights!r} are not supported: it must be {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
+        raise RequestError(f"weights {weights!r} are not supported: it must be auto, {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
     if not isinstance(model, Decoder):
         raise RequestError("weights in few bits and deterministic texts are for decoders")
     if weights != "float" and model.device.type != "cpu":
         raise RequestError(f"weights in {weights} are for the CPU; on a GPU leave them in bfloat16")
+    model.check_whole()
     if steady:
         _check_steady(model, weights)
     bits, size = BITS.get(weights), model.size

@@ -149,6 +149,8 @@ def quantized_weight(weight: Tensor, bias: Tensor | None = None, bits: int = 8) 
 def linear_quantized(x: Tensor, w: QuantizedWeight) -> Tensor:
     """x · Wᵀ + bias of a layer in 8 or 4 bits (`quantized_weight`); what that is: `reference.linear_quantized`. Where
     its native kernel does not serve, x keeps its own precision. `x` (..., K); (..., F), of x's dtype; without gradients."""
+    if not x.numel():
+        return x.new_empty((*x.shape[:-1], w.shape[0]))
     return quantized.linear(x, w) if w.panels is not None and _native(x) else quantized.plain(x, w)
 
 

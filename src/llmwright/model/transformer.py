@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..errors import RequestError
 from .config import ModelConfig
 from .head import Head
 
@@ -26,6 +27,11 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.embed.weight.device
+
+    def check_whole(self) -> None:
+        """Raises RequestError where the matrices are held in another form (`engine.weights`)."""
+        if self.held:
+            raise RequestError("this model's matrices are held for writing: load it again, without weights or deterministic")
 
     @property
     def size(self) -> int:

@@ -38,7 +38,7 @@ class Answer:
         self.scored = before is not None and log_probs  # the prompt's tokens come with theirs
         self.offsets = [0 if self.scored else len(text) for text in self.before]
         self.decoders = [UTF8("replace") for _ in self.before]
-        self.silent = {*ends, tokenizer.bos_id}  # tokens that are no text
+        self.silent = {*ends, tokenizer.bos_id}  # tokens that are no text, whatever the tokenizer says of them
         self.frames: dict[tuple[int, bool], list[bytes]] = {}
 
     def take(self, index: int, event: Text) -> list:
@@ -53,7 +53,7 @@ class Answer:
         new = [entry for entry in zip(event.ids, event.log_probs, tops) if self.scored or entry[0] not in self.ends]
         if event.prompt:
             new = [*event.prompt, *new]
-            first = next((i for i, *_ in new if i not in self.silent), None)
+            first = next((i for i, *_ in new if self._said(i)), None)
             if first is not None and self.tokenizer.token_bytes(first)[:1] == b" " and self.before[index][:1] != " ":
                 self.offsets[index] = -1  # the tokenizer puts a space before a text
         choice.log_probs += new
@@ -122,8 +122,7 @@ class Answer:
         offsets = []
         for i, _, _ in entries:
             offsets.append(max(0, self.offsets[index]))
-            said = b"" if i in self.silent else self.tokenizer.token_bytes(i)
-            self.offsets[index] += len(self.decoders[index].decode(said))
+            self.offsets[index] += len(self.decoders[index].decode(self._said(i)))
         return {
             "tokens": names, "token_logprobs": [_number(value) for _, value, _ in entries], "text_offset": offsets,
             "top_logprobs": [
@@ -133,6 +132,12 @@ class Answer:
 
     def _head(self, kind: str) -> dict:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+    def _said(self, i: int) -> bytes:
+        """The bytes that a token adds to a text."""
+        if i in self.silent:
+            return b""
+        return self.tokenizer.visible_bytes(i) if self.tokenizer.byte_level else self.tokenizer.token_bytes(i)
 
     def _name(self, i: int) -> str:
         """A token as the key of a table, so that no two have the same: what is no text by itself is written as bytes, in

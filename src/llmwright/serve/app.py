@@ -122,6 +122,7 @@ def create(api: Api) -> Gate:
         about = api.client.about
         known = {} if about is None else {
             "max_model_len": about.context, "kind": about.kind, "parameters": about.parameters, "dtype": about.dtype,
+            "weights": about.weights, "deterministic": about.deterministic, "chat_defaults": about.chat_advice,
             "chat": about.kind == "decoder" and _has_template(api),
         }
         return {"id": api.name, "object": "model", "created": api.created, "owned_by": "llmwright", **known}

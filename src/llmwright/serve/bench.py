@@ -27,6 +27,7 @@ report decision son view relationship town road arm difference value building ac
 position player record paper space ground form event official matter center couple site project base land figure data
 film type
 """.split()
+AGAIN = 3  # times that a request which has to be answered is asked again
 ENDLESS = {"ignore_eos": True}  # asks for answers of a fixed length, as vLLM knows it
 COUNTED = {"stream_options": {"include_usage": True}}
 
@@ -62,14 +63,16 @@ class Asker:
     def __init__(self, target: Target, model: str | None = None, seed: int = 0):
         self.target, self.rng = target, random.Random(seed)
         status, found = target.ask("GET", "/v1/models", seconds=30)
-        models = [each for each in found.get("data") or () if isinstance(each, dict) and "id" in each]
+        data = found.get("data")
+        models = [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)] if isinstance(data, list) else []
         if status in (401, 403):
             raise RequestError(f"{target.url}: {said(status, found)}; --api-key gives a key")
         if model is None and not models:
             what = said(status, found)
             raise RequestError(f"{target.url}: there is no server of OpenAI's API ({what} at /v1/models)")
         self.model = model if model is not None else models[0]["id"]
-        self.context = next((each.get("max_model_len") for each in models if each["id"] == self.model), None)
+        context = next((each.get("max_model_len") for each in models if each["id"] == self.model), None)
+        self.context = context if type(context) is int and context > 0 else None
         self.extra: dict = {}
         self.ids = self._ids()
         self._learn()
@@ -111,18 +114,31 @@ class Asker:
         """`n` random tokens; where the server does not tell its tokens, as many words, of which most are one."""
         return self.rng.choices(self.ids or WORDS, k=n)
 
-    def run(self, asks, done: Callable[[], None]) -> Run:
-        """Raises RequestError or WorkError where every one failed."""
-        found = run(self.target, asks, done)
-        if all(answer.error for answer in found.answers):
-            first = found.answers[0]
+    def run(self, batches, done: Callable[[], None]) -> list[Run]:
+        """Each batch of requests after the one before. Raises RequestError or WorkError where every request failed."""
+        runs = [run(self.target, asks, done) for asks in batches]
+        answers = [answer for each in runs for answer in each.answers]
+        if all(answer.error for answer in answers):
+            first = answers[0]
             wrong = RequestError if 400 <= first.status < 500 and first.status != 429 else WorkError
-            raise wrong(f"{self.target.url}: all {len(found.answers)} requests failed: {first.error}")
-        return found
+            raise wrong(f"{self.target.url}: all {len(answers)} requests failed: {first.error}")
+        return runs
+
+    def one(self, body: dict, done: Callable[[], None]) -> tuple[Answer, int]:
+        """The answer to a request that is asked for again where it fails, and how often it failed. Raises as `run`."""
+        failed = 0
+        while (answer := run(self.target, [(0.0, body)]).answers[0]).error and failed < AGAIN:
+            failed += 1
+        if answer.error:
+            raise WorkError(f"{self.target.url}: a request failed {failed + 1} times: {answer.error}")
+        done()
+        return answer, failed
 
 
 def measure(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -> dict:
     """All of it. `done()` is called after each of `case.requests` answers."""
+    if not (case.streams or case.long or case.arrivals):
+        raise RequestError("nothing is left to measure: give --streams, --long-tokens or --arrivals")
     longest = max(case.prompt + case.answer if case.streams else 0, case.long + 17 if case.long else 0)
     if asker.context and longest > asker.context:
         raise RequestError(f"{asker.model} has a context of {asker.context:,} tokens, and this takes {longest:,}: ask "
@@ -140,17 +156,16 @@ def measure(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -
 def streams(asker: Asker, n: int, case: Case, done: Callable[[], None] = lambda: None) -> dict:
     """`n` requests that begin together, `case.rounds` times."""
     asks = ([(0.0, asker.body(case.prompt, case.answer)) for _ in range(n)] for _ in range(case.rounds))
-    runs = [asker.run(each, done) for each in asks]
+    runs = asker.run(asks, done)
     return {"streams": n, **summary(runs), "decode_tokens_per_second": decode_rate(runs)}
 
 
 def prefill(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -> dict:
     """A prompt of `case.long` tokens that was never seen, and one token of an answer: tokens read until it came."""
-    runs = [asker.run([(0.0, asker.body(case.long, 1))], done) for _ in range(case.rounds)]
-    answers = [each for r in runs for each in r.answers if not each.error]
+    answers, failed = zip(*(asker.one(asker.body(case.long, 1), done) for _ in range(case.rounds)))
     rates = [(each.prompt_tokens or case.long) / each.first for each in answers]
     return {"tokens": case.long, "tokens_per_second": median(rates), "first_token": spread([a.first for a in answers]),
-            "failed": len(runs) - len(answers)}
+            "failed": sum(failed)}
 
 
 def prefix(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -> dict:
@@ -160,7 +175,7 @@ def prefix(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) ->
     for _ in range(case.rounds):
         begin = asker.words(case.long)
         for times in (cold, warm):
-            answer = asker.run([(0.0, asker.body(begin + asker.words(16), 1))], done).answers[0]
+            answer, _ = asker.one(asker.body(begin + asker.words(16), 1), done)
             times.append(answer.first)
         cached.append(answer.cached)
     first, second = median(cold), median(warm)
@@ -171,7 +186,7 @@ def prefix(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) ->
 def arrivals(asker: Asker, case: Case, done: Callable[[], None] = lambda: None) -> dict:
     """Requests that come at random, whether those before are answered or not; for every server of one seed the same."""
     asks = [(at, asker.body(prompt, answer)) for at, prompt, answer in schedule(case, asker.context)]
-    return {"requests": case.arrivals, "rate": case.rate, **summary([asker.run(asks, done)])}
+    return {"requests": case.arrivals, "rate": case.rate, **summary(asker.run([asks], done))}
 
 
 def schedule(case: Case, context: int | None = None) -> list[tuple[float, int, int]]:
@@ -209,6 +224,8 @@ def decode_rate(runs: list[Run]) -> float | None:
     tokens = seconds = 0.0
     for r in runs:
         good: list[Answer] = [answer for answer in r.answers if not answer.error]
+        if not good:
+            continue
         begin, end = max(a.times[0] for a in good), min(a.times[-1] for a in good)
         if end > begin:
             tokens += sum(a.tokens_between(begin, end) for a in good)

@@ -33,7 +33,7 @@ def lines(found: dict) -> list[str]:
     if "prefill" in found:
         row = found["prefill"]
         made.append(f"prefill, cold     {row['tokens']:,} tokens: {number(row['tokens_per_second'])} tokens/s, first "
-                    f"token {1000 * row['first_token']['p50']:,.0f} ms")
+                    f"token {1000 * row['first_token']['p50']:,.0f} ms" + (f", {row['failed']} failed" if row["failed"] else ""))
         row = found["prefix"]
         made.append(f"shared prefix     {row['tokens']:,} tokens: first token {1000 * row['cold']:,.0f} ms cold, "
                     f"{1000 * row['warm']:,.0f} ms the second time, {row['times_sooner']:.1f} times sooner")

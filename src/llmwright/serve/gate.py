@@ -60,9 +60,10 @@ class Gate:
         finally:
             if record.status and record.status >= 400 and not record.reason:
                 record.reason = reason_of(record.status)
-            if record.reason:
+            probe = scope["path"] in ("/health", "/ready")  # asked to be told no
+            if record.reason and not probe:
                 self.metrics.failure(record.reason)
-            if scope["path"] not in OPEN or record.reason:
+            if scope["path"] not in OPEN or (record.reason and not probe):
                 self.log.request(record)
 
     def _key(self, scope, headers: dict, record: Record):

@@ -1,6 +1,7 @@
 """From what a client sent to jobs for the engine: text to ids, settings with their defaults, and whether it fits.
 
-Defaults are OpenAI's (temperature 1, nothing cut), except where the model's generation_config.json says how to draw.
+Defaults are OpenAI's (temperature 1, nothing cut), except where the model's generation_config.json says how to draw. A
+conversation of which nothing is said is answered as `llmwright chat` does.
 """
 
 import json
@@ -12,10 +13,9 @@ from . import structured
 from .errors import ApiError
 from .protocol import ChatRequest, CompletionRequest, Message, Sampled
 from .settings import Limits
-from .worker import About, Job
+from .worker import ADVISED, About, Job
 
 DEFAULT_COMPLETION = 16  # tokens, as OpenAI's /v1/completions
-ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def completions(request: CompletionRequest, about: About, limits: Limits) -> list[Job]:
@@ -143,7 +143,9 @@ def _job(
 def sampling(request: Sampled, about: About, max_tokens: int) -> dict:
     """The fields of `engine.sampler.Sampling`."""
     asked = {name: getattr(request, name) for name in ADVISED}
-    found = {"temperature": 1.0, **about.advice, **{name: value for name, value in asked.items() if value is not None}}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    usual = about.advice if asked or not isinstance(request, ChatRequest) else about.chat_advice
+    found = {"temperature": 1.0, **usual, **asked}
     found |= dict(
         presence_penalty=request.presence_penalty, frequency_penalty=request.frequency_penalty,
         min_tokens=max_tokens if request.ignore_eos else request.min_tokens,

@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 from ..errors import RequestError, WorkError
 
 SILENCE = 300.0  # seconds without a byte from any stream, after which those that are open are given up
+LONGEST = 1800.0  # seconds after the last request was due, after which those that are open are given up
+HEXADECIMAL = b"0123456789abcdefABCDEF"
 LAST_CHUNK = b"0\r\n\r\n"
 END_OF_EVENT = re.compile(rb"\r?\n\r?\n")
 
@@ -46,6 +48,8 @@ class Target:
             parts = port = None
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise RequestError(f"url {url!r} is no address of a server: http://localhost:8000 is one")
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise RequestError("an API key holds characters that a header cannot carry")
         path = parts.path.rstrip("/").removesuffix("/v1")
         return cls(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80), path, key)
 
@@ -61,13 +65,13 @@ class Target:
             connection.request(method, self.path + path, body and json.dumps(body), self.headers)
             answer = connection.getresponse()
             status, content = answer.status, answer.read()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
             raise self.unreachable(error) from None
         finally:
             connection.close()
         try:
             found = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         return status, found if isinstance(found, dict) else {}
 
@@ -78,7 +82,7 @@ class Target:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.scheme == "https":
                 made = ssl.create_default_context().wrap_socket(made, server_hostname=self.host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name that cannot be one is a UnicodeError
             raise self.unreachable(error) from None
         return made
 
@@ -164,6 +168,7 @@ def run(target: Target, asks: Iterable[tuple[float, dict]], done: Callable[[], N
     """
     waiting = [(due, i, target.request(body)) for i, (due, body) in enumerate(asks)]
     heapq.heapify(waiting)
+    last = max((due for due, *_ in waiting), default=0.0)
     calls: list[_Call | None] = [None] * len(waiting)
     ready = {i: target.connect() for due, i, _ in waiting if due <= 0}
     selector, left = selectors.DefaultSelector(), set()
@@ -189,9 +194,11 @@ def run(target: Target, asks: Iterable[tuple[float, dict]], done: Callable[[], N
                     left.discard(key.fileobj)
                     key.fileobj.close()
                     done()
-            if not found and not waiting:
+            endless = not waiting and clock() - begin > last + LONGEST
+            if endless or (not found and not waiting):
+                why = f"no end of it after {LONGEST:.0f} seconds" if endless else f"nothing came for {SILENCE:.0f} seconds"
                 for key in list(selector.get_map().values()):
-                    key.data.error = f"nothing came for {SILENCE:.0f} seconds"
+                    key.data.error = why
                 break
         seconds, cpu = clock() - begin, time.process_time() - cpu
     finally:
@@ -235,17 +242,18 @@ def _read(call: _Call) -> Answer:
     if answer.status != 200:
         answer.error = f"{answer.status}: {message(body)}"
         return answer
-    _events(answer, body, _clock(call, chunks))
+    try:
+        _events(answer, body, _clock(call, chunks))
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        answer.error = "an event of the stream is not one of OpenAI's API"
     return answer
 
 
 def _chunks(raw: bytes, at: int):
     """(begin, end) in `raw` of the data of each chunk (RFC 9112, section 7.1)."""
     while (end := raw.find(b"\r\n", at)) > 0:
-        try:
-            size = int(raw[at:end].split(b";")[0], 16)
-        except ValueError:
-            return
+        digits = raw[at:end].split(b";")[0].strip()
+        size = int(digits, 16) if digits.isalnum() and len(digits) <= 16 and not digits.strip(HEXADECIMAL) else 0
         if not size:
             return
         yield end + 2, min(end + 2 + size, len(raw))
@@ -290,12 +298,19 @@ def _events(answer: Answer, body: bytes, when: Callable[[int], float]) -> None:
     if not answer.times and begun:  # tokens that are no text
         answer.times.append(when(begun[0]))
     if usage:
-        answer.tokens, answer.prompt_tokens = usage.get("completion_tokens") or 0, usage.get("prompt_tokens") or 0
-        answer.cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        answer.tokens, answer.prompt_tokens = _count(usage, "completion_tokens"), _count(usage, "prompt_tokens")
+        answer.cached = _count(usage.get("prompt_tokens_details") or {}, "cached_tokens")
     else:
         answer.tokens = len(answer.times)
     if not answer.error and not (ended and answer.times):
         answer.error = "the answer broke off" if not ended else "the answer has no text"
+
+
+def _count(found: dict, name: str) -> int:
+    value = found.get(name) or 0
+    if type(value) is not int or value < 0:
+        raise ValueError
+    return value
 
 
 def message(body: bytes) -> str:
@@ -305,6 +320,6 @@ def message(body: bytes) -> str:
         found = found.get("error", found) if isinstance(found, dict) else found
         text = found.get("message", found.get("detail", found)) if isinstance(found, dict) else found
         text = text if isinstance(text, str) else json.dumps(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         text = body.decode("utf-8", "replace")
     return " ".join(text.split())[:300] or "without a word"

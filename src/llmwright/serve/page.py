@@ -9,7 +9,7 @@ from pathlib import Path
 PAGE = Path(__file__).parent / "page" / "index.html"
 PLACEHOLDER = ('<!doctype html><html lang="en"><meta charset="utf-8"><title>llmwright</title><p>This is a language model '
                'server. Its API is under <code>/v1</code>; <a href="/docs">what it takes</a>.</html>')
-STYLE = ("body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
+STYLE = (":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
          "code,td:first-child{font-family:ui-monospace,monospace}table{border-collapse:collapse;width:100%}"
          "td{border-top:1px solid #8884;padding:.25rem .5rem;vertical-align:top}h2{margin-top:2rem}")
 
@@ -40,20 +40,32 @@ def reference(schema: dict) -> tuple[str, dict[str, str]]:
     for path, methods in schema["paths"].items():
         for method, entry in methods.items():
             parts.append(f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>"
-                         f"<p>{html.escape(entry.get('description') or entry.get('summary', ''))}</p>")
+                         f"<p>{html.escape((entry.get('description') or entry.get('summary', '')).replace('`', ''))}</p>")
             content = entry.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             model = schema.get("components", {}).get("schemas", {}).get(content.get("$ref", "").rsplit("/", 1)[-1])
             if model:
-                rows = "".join(_row(name, field, name in model.get("required", ())) for name, field in
-                               model["properties"].items())
-                parts.append(f"<table>{rows}</table>")
+                parts.append(_table(model))
+    parts.append("<h2>What they are made of</h2>")
+    for name, model in schema.get("components", {}).get("schemas", {}).items():
+        if "properties" in model and not name.endswith(("Request", "ValidationError")):
+            parts.append(f'<h3 id="{html.escape(name)}"><code>{html.escape(name)}</code></h3>{_table(model)}')
     text = "".join(parts) + "</html>"
     return text, headers(text)
+
+
+def _table(model: dict) -> str:
+    required = model.get("required", ())
+    fields = sorted(model["properties"].items(), key=lambda field: field[0] not in required)
+    return f"<table>{''.join(_row(name, field, name in required) for name, field in fields)}</table>"
 
 
 def _row(name: str, field: dict, required: bool) -> str:
     default = "required" if required else f"default {field['default']}" if field.get("default") is not None else ""
     return f"<tr><td>{html.escape(name)}<td>{html.escape(_kind(field))}<td>{html.escape(default)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
 
 
 def _kind(field: dict) -> str:
@@ -63,7 +75,7 @@ def _kind(field: dict) -> str:
         return " or ".join(_kind(form) for form in field["anyOf"] if form.get("type") != "null")
     if "enum" in field or "const" in field:
         return ", ".join(map(str, field.get("enum") or [field["const"]]))
-    limits = [f"{sign} {field[key]}" for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"),
+    limits = [f"{sign} {_number(field[key])}" for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"),
                                                        ("exclusiveMaximum", "<")) if key in field]
     inner = f" of {_kind(field['items'])}" if "items" in field else ""
     return " ".join([field.get("type", "any") + inner, *limits])

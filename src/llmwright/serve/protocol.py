@@ -64,7 +64,8 @@ class ResponseFormat(Strict):
     def _whole(self):
         for name in ("json_schema", "grammar"):
             if (getattr(self, name) is not None) != (self.type == name):
-                raise ValueError(f"{name} belongs to the type {name!r}, and has to be there with it")
+                raise ValueError(f"{name} is missing, which the type {name!r} needs" if self.type == name else
+                                 f"{name} is for the type {name!r}, and this is {self.type!r}")
         return self
 
 

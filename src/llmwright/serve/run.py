@@ -17,9 +17,10 @@ for _name in ("fastapi", "uvicorn", "prometheus_client"):  # of the extra `serve
 
 def serve(
     settings: EngineSettings, limits: Limits, *, name: str, host: str = "127.0.0.1", port: int = 8000,
-    log_prompts: bool = False, ready: Callable[[str], None] = print,
+    log_prompts: bool = False, ready: Callable[[str, object], None] = print,
 ) -> None:
-    """Serve until a signal says to stop. `ready(address)` is called when requests are taken. Raises RequestError or
+    """Serve until a signal says to stop. `ready(address, about)` is called when requests are
+    taken (`worker.About`). Raises RequestError or
     WorkError where the address is taken or the model cannot be loaded."""
     with listen(host, port) as listening:
         engine = worker.start(settings)

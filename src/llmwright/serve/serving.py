@@ -55,7 +55,7 @@ class Serving:
         if state == "ready":
             gc.collect()
             gc.freeze()  # what is loaded stays: it is not looked through again while answers wait
-            self.ready(self.address)
+            self.ready(self.address, self.client.about)
         elif self.client.failure:
             self.uvicorn.should_exit = True
         else:

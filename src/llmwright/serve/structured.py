@@ -62,7 +62,7 @@ class Grammars:
         """A function that makes the mask of one text."""
         first = self.library.LLMatcher(self.tokenizer, grammar)
         if first.is_error():
-            raise RequestError(f"response_format: {first.get_error().splitlines()[0][:300]}")
+            raise RequestError(f"response_format: {' '.join(first.get_error().split())[:300]}")
         return lambda: Mask(first.deep_copy(), self.ends)
 
 

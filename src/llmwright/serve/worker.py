@@ -18,6 +18,9 @@ from .pipe import Pipe
 from .settings import EngineSettings
 
 
+ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")  # that a model's makers give advice for
+
+
 @dataclass(frozen=True)
 class About:
     """What the server has to know of a loaded model. `room`: positions that the cache of keys and values holds."""
@@ -33,6 +36,9 @@ class About:
     room: int = 0
     dtype: str = "float32"
     parameters: int = 0
+    weights: str = "float"
+    deterministic: bool = False
+    chat_advice: dict = field(default_factory=dict)  # how a conversation is answered where a request does not say
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,7 @@ class Texts:
     """Jobs for a decoder."""
 
     def __init__(self, connection: Pipe, loaded, settings: EngineSettings):
+        from ..engine.chat import usual
         from ..engine.llm import LLM
         from ..engine.prompt import begins, end_ids
 
@@ -174,7 +181,8 @@ class Texts:
             tuple(sorted(end_ids(loaded.model, loaded.tokenizer, loaded.stop_tokens))), begins(loaded.tokenizer),
             loaded.advice,
             len(blocks.blocks) * blocks.size, str(loaded.model.dtype).removeprefix("torch."),
-            loaded.model.size,
+            loaded.model.size, loaded.model.weights, loaded.model.steady,
+            {name: getattr(usual(loaded), name) for name in ADVISED},
         )
         self.grammars = None
         self.engine.generate([list(self.about.ends[:1]) or [0]], max_tokens=2)  # what is built at first use is built now
