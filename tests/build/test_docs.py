@@ -24,6 +24,7 @@ NOT_RUN = {"design.md": "the plan of the whole project, ahead of the code", "pla
            "embed.md": "run by tests/engine", "chat.md": "run by tests/cli"}
 PAIRS = ["tokenizer.vocab_size=400", "model.d_model=32"]  # the few pairs of the test support no more
 HIDDEN = ["data.corpus=notes", "tokenizer.vocab_size=1024", "model.d_model=32"]  # masked and span: little text will do
+BRIEF = ["--streams", "1,2", "--rounds", "1", "--answer-tokens", "8", "--long-tokens", "40", "--arrivals", "2"]
 SMALLER = ["train.steps=2", "eval.completions=0", "eval.check=null", "eval.tokens=500", "train.tensorboard=false", "train.batch=2"]
 
 
@@ -80,6 +81,8 @@ def arguments(command: str, place: Path) -> list[str]:
         words += SMALLER + ([] if any(w.startswith("out=") for w in words) else [f"out=runs/{abs(hash(command))}"])
         words += PAIRS if "recipes/translate.yaml" in words else []
         words += HIDDEN if {"recipes/masked.yaml", "recipes/span.yaml"} & set(words) else []
+    if words[0] == "bench":
+        words += BRIEF
     return words
 
 
@@ -90,7 +93,7 @@ def test_a_shown_command_works(page, command, place, monkeypatch, capsys, reques
     for name, fixture in (("smollm2-135m-instruct", "smollm2"), ("all-minilm-l6-v2", "minilm")):
         if name in command:
             request.getfixturevalue(fixture)  # brought once, or a reason to skip
-    if command.startswith("llmwright serve"):
+    if command.startswith("llmwright serve") or "--url" in command:
         pytest.skip("serves until it is stopped; tests/serve does that")
     if len(command.split()) == 2 and "." not in command:
         pytest.skip("a mention, not a command to run")
