@@ -72,7 +72,7 @@ def test_where_it_cannot_be_promised_it_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong, message", [
-    (dict(weights="int3"), "'int3' .* must be float, int8 or int4"), (dict(weights=""), "must be float")])
+    (dict(weights="int3"), "'int3' .* must be auto, float, int8 or int4"), (dict(weights=""), "must be auto")])
 def test_unknown_weights_are_named(wrong, message):
     with pytest.raises(RequestError, match=message):
         weights.hold(made("llama").model, **wrong)

@@ -85,7 +85,9 @@ def test_each_number_is_that_of_the_blocks(family, how, dtype):
         if family in EXACT:
             assert torch.equal(ours, theirs)
         else:
-            assert (ours - theirs).abs().max() <= (1e-4 if dtype == torch.float32 else 0.1) * theirs.abs().max()
+            # a rounding of a GELU may move a number by one of its 127 steps, where layers take them in 8 bits
+            exact = dtype == torch.float32 and how["weights"] == "float"
+            assert (ours - theirs).abs().max() <= (1e-4 if exact else 0.1) * theirs.abs().max()
 
 
 @pytest.mark.parametrize("how", [dict(weights="int8"), dict(weights="float")], ids=str)

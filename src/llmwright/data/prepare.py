@@ -281,4 +281,5 @@ def _put(target: Path, out: Path) -> None:
 
 
 def _marked(folder: Path) -> bool:
-    return folder.is_dir() and not folder.is_symlink() and (folder / MARK).is_file()
+    """Whether a run of ours was writing there; an empty one was made by a run that was killed before it wrote the mark."""
+    return folder.is_dir() and not folder.is_symlink() and ((folder / MARK).is_file() or not any(folder.iterdir()))
