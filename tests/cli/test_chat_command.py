@@ -235,6 +235,7 @@ def test_a_terminal_stops_answers_edits_lines_and_leaves(model_dir, tmp_path):
         made.wait("> ")
         made.press(f"/save {tmp_path / 'talk.json'}\r")
         made.wait("6 messages in")
+        made.wait("> ")
         assert json.loads((tmp_path / "talk.json").read_text())["messages"][4]["content"] == "one\n\n  two"
         made.press("/undo no")
         made.wait("/undo no")
