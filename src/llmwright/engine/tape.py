@@ -13,13 +13,11 @@ from .. import kernels
 from ..errors import RequestError
 from ..kernels.tape import ACTIVATIONS, Step, Tape, room
 from ..model.attention import Attention
-from ..model.block import LAYOUTS
 from ..model.decoder import Decoder
 from ..model.norms import LayerNorm
 from ..model.paged import PagedCache
 from ..model.positions import Rotation
-from ..model.stack import Stack
-from .linear import FEW, FloatLinear, Joined, QuantizedLinear, SteadyLinear
+from .linear import FEW, FloatLinear, QuantizedLinear, SteadyLinear
 
 
 def record(model: Decoder) -> "Recording | None":

@@ -17,7 +17,7 @@ from ..errors import RequestError
 from . import attention as _attention
 from . import cross_entropy as _cross_entropy
 from . import layer_norm as _layer_norm
-from . import fused, int8, native, paged, plain, quantized, reference, steady, tape
+from . import fused, int8, native, paged, plain, quantized, reference, steady
 from .int8 import Int8Weight
 from .quantized import QuantizedWeight
 
