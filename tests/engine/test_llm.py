@@ -147,3 +147,17 @@ def test_what_can_never_be_answered_is_refused_at_once():
     with pytest.raises(RequestError, match="no memory for a block"):
         LLM(made, memory=10)
     assert idle(engine)
+
+
+def test_blocks_of_one_name_are_told_apart_by_their_tokens(monkeypatch):
+    """A hash that says little: many texts have the same."""
+    from llmwright.engine import blocks
+
+    true = blocks.name_of
+    monkeypatch.setattr(blocks, "name_of", lambda after, tokens: bytes([true(after, tokens)[0] & 1]))
+    made = loaded()
+    plain = generate(made.model, made.tokenizer, PROMPTS, max_tokens=30, sampling=GREEDY)
+    engine = LLM(made, block=4)
+    for _ in range(3):
+        assert [r.ids for r in engine.generate(PROMPTS, max_tokens=30, temperature=0.0)] == [r.ids for r in plain]
+        assert idle(engine)
